@@ -147,9 +147,7 @@ async def test_a_canary_that_passes_is_put_aside_and_other_mail_stays(
     assert b"DKIM-Signature:" in seen.read_bytes()
 
 
-async def test_a_signature_that_does_not_verify_differs_from_what_dns_promises(
-    settings: Settings, receiver: Receiver, engine: sa.Engine
-) -> None:
+async def test_an_invalid_signature_differs_from_dns(settings: Settings, receiver: Receiver, engine: sa.Engine) -> None:
     report = await send(settings, receiver, engine, published=False)
     assert codes(report) == {"SPF": "canary.ok", "DKIM": "canary.differs", "DMARC": "canary.differs"}
     assert report.verdict is RecordVerdict.FAIL
@@ -186,7 +184,7 @@ def by_imap(settings: Settings, box: Dovecot, password: str) -> Settings:
     return settings.model_copy(update={"canary": canary})
 
 
-async def test_a_canary_is_found_by_imap_and_marked_and_other_mail_stays(
+async def test_a_canary_is_found_by_imap_and_other_mail_stays(
     settings: Settings, receiver: Receiver, engine: sa.Engine, tmp_path: Path
 ) -> None:
     with dovecot(Certificates(tmp_path)) as box:

@@ -1,4 +1,4 @@
-"""Authentication-Results (RFC 8601), and what they mean beside what DNS promises."""
+"""Parsing of Authentication-Results (RFC 8601), and comparison with DNS."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ALL: dict[Standard, bool | None] = dict.fromkeys((Standard.SPF, Standard.DKIM, S
             f"{MX}; dmarc=pass (p=none dis=none) header.from=example.com",
             [("dmarc", "pass", {"header.from": "example.com"})],
         ),
-        # of somebody else, of an unknown version, and not of the form
+        # of another host, of an unknown version, and malformed
         ("mx.other.example; spf=pass", []),
         (f"{MX} 2; spf=pass", []),
         (f"{MX}.evil.example; spf=pass", []),
@@ -76,7 +76,7 @@ def test_a_finding_for_each_method() -> None:
     assert judged(spf, dkim) == {"SPF": "canary.ok", "DKIM": "canary.differs", "DMARC": "canary.unsaid"}
 
 
-def test_a_signature_of_somebody_else_says_nothing_and_one_of_ours_is_enough() -> None:
+def test_only_an_aligned_signature_counts_and_one_suffices() -> None:
     relay = CanaryResult("dkim", "pass", {"header.d": "relay.example"})
     ours = CanaryResult("dkim", "pass", {"header.d": "example.com"})
     broken = CanaryResult("dkim", "fail", {"header.i": "@example.com"})
@@ -99,7 +99,7 @@ def test_a_signature_of_somebody_else_says_nothing_and_one_of_ours_is_enough() -
         ("temperror", True, "canary.temporary"),
     ],
 )
-def test_what_was_seen_beside_what_is_promised(result: str, promised: bool | None, code: str) -> None:
+def test_results_are_compared_with_dns(result: str, promised: bool | None, code: str) -> None:
     assert judged(CanaryResult("spf", result, {}), promised=ALL | {Standard.SPF: promised})["SPF"] == code
 
 

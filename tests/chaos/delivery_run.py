@@ -22,7 +22,7 @@ from postroad.app.context import ready_engine
 from postroad.campaign.status import summary
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UnavailableError
-from postroad.sandbox import Fault, Keep, RulePhase, Sandbox, SandboxConfig, SandboxRule
+from postroad.sandbox import Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule, StorageMode
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from tests.chaos.plan import ChaosFault, PlannedFault, faults
@@ -185,7 +185,7 @@ async def _scene(setting: Setting, folder: Path, set_env: Callable[[str, str], N
     # The content is not stored, because the provider's log lists all messages.
     sandbox = SandboxConfig(
         directory=str(folder / "sandbox"),
-        keep=Keep.LEDGER,
+        keep=StorageMode.LEDGER,
         rules=(SandboxRule(phase=RulePhase.DOT, fault=Fault(delay_ms=50)),),
     )
     async with AsyncExitStack() as stack:

@@ -34,7 +34,7 @@ from postroad.smtp.pools import Pools
 from postroad.smtp.tls import client_context
 from tests.dns.nameserver import Nameserver, Trouble
 from tests.https import Site, https
-from tests.sandbox.wire import HandClock
+from tests.sandbox.client import HandClock
 from tests.smtp.conftest import QUICK, Certificates, Marks, message
 from tests.smtp.scripted import ScriptedServer
 

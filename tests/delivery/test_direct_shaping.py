@@ -34,7 +34,7 @@ from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.shaping import ShapingChange, newest_changes
 from tests.dns.nameserver import Nameserver, Trouble
-from tests.sandbox.wire import HandClock
+from tests.sandbox.client import HandClock
 from tests.smtp.conftest import Certificates
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
 

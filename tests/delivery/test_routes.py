@@ -20,7 +20,7 @@ from postroad.smtp.endpoint import LocalBinding
 from postroad.smtp.errors import TransportError
 from postroad.smtp.relays import RelayRoute
 from tests.dns.nameserver import Nameserver
-from tests.sandbox.wire import HandClock
+from tests.sandbox.client import HandClock
 from tests.smtp.conftest import message, nothing
 from tests.smtp.scripted import ScriptedServer
 

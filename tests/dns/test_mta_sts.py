@@ -22,7 +22,7 @@ from postroad.dns.public_address import EVERYWHERE
 from postroad.dns.resolver import Resolver
 from tests.dns.nameserver import Nameserver
 from tests.https import https
-from tests.sandbox.wire import HandClock
+from tests.sandbox.client import HandClock
 
 POLICY = "version: STSv1\r\nmode: enforce\r\nmx: mx.example.test\r\nmx: *.example.test\r\nmax_age: 86400\r\n"
 NAME = "mta-sts.example.test"

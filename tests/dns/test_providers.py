@@ -15,7 +15,7 @@ from postroad.dns.providers import MAX_SITE, OTHER_PROVIDERS, provider_table, si
 from postroad.dns.resolver import Resolver
 from postroad.store.engine import read
 from tests.dns.nameserver import Nameserver, Trouble
-from tests.sandbox.wire import HandClock
+from tests.sandbox.client import HandClock
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from postroad.dns.record import Address, Kind, Mx, Record
 from postroad.dns.resolver import Resolver
 from postroad.settings import DnsSettings
 from tests.dns.nameserver import Nameserver, Trouble
-from tests.sandbox.wire import HandClock
+from tests.sandbox.client import HandClock
 
 ZONE = {
     "example.test": {"MX": ["10 mx.example.test."], "TXT": ['"one" "two"']},

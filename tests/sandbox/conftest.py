@@ -11,11 +11,11 @@ import trustme
 
 from postroad.clock import Clock
 from postroad.sandbox import Sandbox, SandboxConfig
-from tests.sandbox.wire import HandClock, Wire
+from tests.sandbox.client import HandClock, Wire
 
 
 class Bench:
-    """Starts sandboxes and clients, and ends them with the test."""
+    """Starts sandboxes and clients, and closes them at the end of the test."""
 
     def __init__(self, directory: Path, stack: AsyncExitStack) -> None:
         self.directory = directory
@@ -52,7 +52,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def certificate(authority: trustme.CA, tmp_path: Path) -> dict[str, Any]:
-    """Settings of a sandbox that has a certificate for localhost."""
+    """Return settings of a sandbox with a certificate for localhost."""
     issued = authority.issue_cert("localhost")
     chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
     chain.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
@@ -62,7 +62,7 @@ def certificate(authority: trustme.CA, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def only_accepted(bench: Bench) -> Callable[[Sandbox], bytes]:
-    """Reads the one message that was kept."""
+    """Return the only stored message."""
 
     def read(sandbox: Sandbox) -> bytes:
         (entry,) = sandbox.accepted()

@@ -1,4 +1,4 @@
-"""Addresses that ask for a fault themselves, and the table that documents them."""
+"""Faults in recipients' addresses, and the table that documents them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.sandbox.conftest import Bench
         ("postmaster", ""),
     ],
 )
-def test_the_tag_stands_behind_the_last_plus(address: str, tag: str) -> None:
+def test_the_tag_follows_the_last_plus(address: str, tag: str) -> None:
     assert tag_of(address) == tag
 
 
@@ -79,7 +79,7 @@ def test_every_providers_reply_is_a_tag() -> None:
 
 
 def test_the_table_is_true() -> None:
-    """Every tag of the table works at the phase it says; every word is in the table."""
+    """Every tag in the table works at its phase, and every tag is in the table."""
     rows = re.findall(r"^(``.+?) +(rcpt|dot|its own) +", addresses.__doc__ or "", re.MULTILINE)
     assert len(rows) == 12
     documented = {tag: phase for tags, phase in rows for tag in re.findall("``(.+?)``", tags)}

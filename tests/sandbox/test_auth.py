@@ -1,4 +1,4 @@
-"""AUTH: RFC 4954 and its mechanisms, spoken by two clients that are not ours and by hand."""
+"""AUTH (RFC 4954) and its mechanisms, with two independent clients and a raw one."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_an_exchange_ends_by_the_book(bench: Bench, exchange: list[str], r
 
 
 async def test_a_password_that_names_a_command_is_still_a_response(bench: Bench) -> None:
-    """QUIT is base64 too."""
+    """QUIT is valid base64."""
     wire = await bench.hello(await bench.sandbox(credentials=CREDENTIALS))
     assert (await wire.ask("AUTH LOGIN")) == "334 " + encoded("Username:")
     assert (await wire.ask("QUIT")) == "334 " + encoded("Password:")

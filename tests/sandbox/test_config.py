@@ -10,12 +10,12 @@ from postroad.sandbox import (
     AuthMechanism,
     ConnectionEnding,
     Fault,
-    Keep,
     RulePhase,
     RuleRate,
     RuleScope,
     SandboxConfig,
     SandboxRule,
+    StorageMode,
     load_config,
 )
 
@@ -46,7 +46,7 @@ def test_a_file_says_everything_and_paths_are_relative_to_it(tmp_path: Path) -> 
     path.write_text(WHOLE)
     assert load_config(path) == SandboxConfig(
         directory=str(tmp_path / "inbox"),
-        keep=Keep.LEDGER,
+        keep=StorageMode.LEDGER,
         port=2525,
         certificate=str(tmp_path / "tls/chain.pem"),
         private_key="/etc/key.pem",

@@ -1,12 +1,12 @@
-"""Each fault at each phase, as the client sees it and as the ledger does."""
+"""Each fault at each phase: the client's view, and the log of accepted messages."""
 
 from __future__ import annotations
 
 import pytest
 
 from postroad.sandbox import ConnectionEnding, Fault, RulePhase, Sandbox, SandboxRule
+from tests.sandbox.client import HandClock, Wire, eventually
 from tests.sandbox.conftest import Bench
-from tests.sandbox.wire import HandClock, Wire, eventually
 
 ON_THE_WAY = [
     RulePhase.CONNECT,
@@ -20,7 +20,7 @@ ON_THE_WAY = [
 
 
 async def up_to(wire: Wire, phase: RulePhase) -> None:
-    """Do what goes before a phase, then its command, without waiting for the reply to it."""
+    """Run the commands before a phase, then send its command without waiting for the reply."""
     before = {
         RulePhase.EHLO: b"EHLO client.test\r\n",
         RulePhase.MAIL: b"MAIL FROM:<ann@from.test>\r\n",
@@ -123,7 +123,7 @@ async def test_a_reply_trickles_octet_by_octet(bench: Bench, hand_clock: HandClo
 
 @pytest.mark.parametrize(("keep", "kept"), [(False, 0), (True, 1)])
 async def test_a_drop_after_the_dot_keeps_the_message_or_not(bench: Bench, keep: bool, kept: int) -> None:
-    """The client cannot tell the two apart; the ledger can."""
+    """The client cannot distinguish the two cases. The log can."""
     sandbox = await faulty(bench, RulePhase.DOT, Fault(ending=ConnectionEnding.DROP, keep=keep))
     wire = await bench.wire(sandbox)
     await up_to(wire, RulePhase.DOT)
@@ -140,7 +140,7 @@ async def test_a_message_may_be_kept_although_it_was_refused(bench: Bench) -> No
     assert len(sandbox.accepted()) == 1
 
 
-async def test_an_acceptance_may_be_worded_otherwise_and_end_the_session(bench: Bench) -> None:
+async def test_a_fault_can_change_the_250_and_end_the_session(bench: Bench) -> None:
     sandbox = await faulty(bench, RulePhase.DOT, Fault(reply="250 ok dirdel", ending=ConnectionEnding.CLOSE))
     wire = await bench.hello(sandbox)
     assert await wire.deliver() == "250 ok dirdel"
@@ -148,14 +148,14 @@ async def test_an_acceptance_may_be_worded_otherwise_and_end_the_session(bench: 
     assert len(sandbox.accepted()) == 1
 
 
-async def test_replies_to_what_went_before_a_drop_in_a_group_still_arrive(bench: Bench) -> None:
+async def test_replies_before_a_drop_in_a_group_still_arrive(bench: Bench) -> None:
     sandbox = await bench.sandbox()
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@from.test>\r\nRCPT TO:<ok@to.test>\r\nRCPT TO:<b+drop@to.test>\r\nDATA\r\n")
     assert await wire.rest() == b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
 
 
-async def test_what_waits_behind_a_delay_is_answered_after_it(bench: Bench, hand_clock: HandClock) -> None:
+async def test_commands_during_a_delay_are_answered_after_it(bench: Bench, hand_clock: HandClock) -> None:
     sandbox = await faulty(bench, RulePhase.MAIL, Fault(delay_ms=1000), hand_clock)
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@from.test>\r\nRCPT TO:<ok@to.test>\r\nDATA\r\n")
@@ -174,9 +174,7 @@ async def test_what_came_before_a_delay_is_answered_before_it(bench: Bench, hand
     assert await wire.reply() == "250 2.1.5 Ok"
 
 
-async def test_a_client_that_closes_its_side_still_gets_its_delayed_replies(
-    bench: Bench, hand_clock: HandClock
-) -> None:
+async def test_a_half_closed_client_still_gets_delayed_replies(bench: Bench, hand_clock: HandClock) -> None:
     sandbox = await faulty(bench, RulePhase.MAIL, Fault(delay_ms=1000), hand_clock)
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@from.test>\r\nRSET\r\n")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.sandbox.framing import Framer, LineFlaw, TooLarge, flaw_of, unstuffed
+from postroad.sandbox.framing import Framer, LineFlaw, TooLarge, content_flaw, unstuff_dots
 from postroad.sandbox.phrases import OrdinaryReply
 
 PIECES = st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"..", b"a", b"\r\n.\r\n", b"long" * 9]), max_size=30)
@@ -20,7 +20,7 @@ def contents(octets: bytes, cuts: list[int], max_bytes: int) -> list[bytes | Too
 
 
 def by_the_book(octets: bytes, max_bytes: int) -> list[bytes | TooLarge]:
-    """What RFC 5321 §4.1.1.4 says, said the slow way: each message begins as if behind a CRLF."""
+    """Split messages as in RFC 5321 §4.1.1.4, in a simple way: each message begins as if after a CRLF."""
     found: list[bytes | TooLarge] = []
     while True:
         before, end, octets = (b"\r\n" + octets).partition(b"\r\n.\r\n")
@@ -63,13 +63,13 @@ def test_lines_are_the_same_whatever_pieces_they_arrive_in(pieces: list[bytes], 
 def test_unstuffing_undoes_stuffing(lines: list[bytes]) -> None:
     plain = b"".join(line + b"\r\n" for line in lines)
     stuffed = b"".join((b"." if line.startswith(b".") else b"") + line + b"\r\n" for line in lines)
-    assert unstuffed(stuffed) == plain
+    assert unstuff_dots(stuffed) == plain
 
 
 @given(lengths=st.lists(st.integers(0, 12), max_size=12))
 def test_the_longest_line_decides(lengths: list[int]) -> None:
     content = b"".join(b"x" * length + b"\r\n" for length in lengths)
-    flaw = flaw_of(content, max_line_bytes=10, eight_bit=False)
+    flaw = content_flaw(content, max_line_bytes=10, eight_bit=False)
     assert flaw is (OrdinaryReply.TEXT_LINE_TOO_LONG if any(length > 8 for length in lengths) else None)
 
 

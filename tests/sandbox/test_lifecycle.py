@@ -1,4 +1,4 @@
-"""Starting, stopping, and clients that hang, talk nonsense or vanish."""
+"""Starting, stopping, and clients that hang, send garbage or vanish."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from postroad.errors import UnavailableError
 from postroad.sandbox import ConnectionEnding, Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule, accepted, serve
+from tests.sandbox.client import HandClock, Wire, eventually
 from tests.sandbox.conftest import Bench
-from tests.sandbox.wire import HandClock, Wire, eventually
 
 
-async def test_serve_announces_its_port_once_it_listens_and_ends_when_told(tmp_path: Path) -> None:
+async def test_serve_announces_its_port_and_ends_when_stopped(tmp_path: Path) -> None:
     stop, ports = asyncio.Event(), asyncio.Queue[int]()
     config = SandboxConfig(directory=str(tmp_path / "in"))
     running = asyncio.create_task(serve(config, stop, ready=ports.put_nowait))
@@ -54,7 +54,7 @@ async def test_nothing_is_left_open_after_the_end(tmp_path: Path) -> None:
     await eventually(lambda: asyncio.all_tasks() == tasks)
 
 
-async def test_a_port_that_is_taken_and_a_folder_that_is_none_are_named(tmp_path: Path) -> None:
+async def test_errors_name_a_port_in_use_and_an_invalid_folder(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -62,7 +62,7 @@ async def test_a_port_that_is_taken_and_a_folder_that_is_none_are_named(tmp_path
         with pytest.raises(UnavailableError, match=f"cannot listen on 127.0.0.1:{port}"):
             await Sandbox(SandboxConfig(directory=str(tmp_path), port=port)).__aenter__()
     (tmp_path / "file").write_text("")
-    with pytest.raises(UnavailableError, match="folder cannot be made"):
+    with pytest.raises(UnavailableError, match="folder cannot be created"):
         await Sandbox(SandboxConfig(directory=str(tmp_path / "file"))).__aenter__()
 
 
@@ -115,7 +115,7 @@ async def test_a_client_that_vanishes_in_the_middle_leaves_nothing(bench: Bench)
 
 
 async def test_a_client_that_never_reads_is_not_read_from_for_ever(bench: Bench) -> None:
-    """Its replies fill the buffers, then it has to wait: nothing grows without bound."""
+    """If the client does not read, replies fill the buffers, and then the server stops reading."""
     sandbox = await bench.sandbox()
     wire = await bench.hello(sandbox)
     (session,) = sandbox._sessions
@@ -134,9 +134,7 @@ async def test_a_client_that_never_reads_is_not_read_from_for_ever(bench: Bench)
     assert await wire.reader.readexactly(len(expected)) == expected
 
 
-async def test_a_client_that_does_not_wait_out_a_delay_is_read_ahead_only_so_far(
-    bench: Bench, hand_clock: HandClock
-) -> None:
+async def test_read_ahead_during_a_delay_is_bounded(bench: Bench, hand_clock: HandClock) -> None:
     rule = SandboxRule(phase=RulePhase.MAIL, fault=Fault(delay_ms=1000))
     sandbox = await bench.sandbox(clock=hand_clock, rules=(rule,))
     wire = await bench.hello(sandbox)

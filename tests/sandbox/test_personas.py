@@ -1,4 +1,4 @@
-"""Personas: who answers for whom, what each says when, and that it recovers."""
+"""Personas: the mapping of domains, their faults, and recovery from them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections import Counter
 import pytest
 
 from postroad.errors import ConfigError
-from postroad.sandbox import Cast, RulePhase, Sandbox, SandboxConfig, known_personas, load_config, parse_shares
+from postroad.sandbox import PersonaMap, RulePhase, Sandbox, SandboxConfig, known_personas, load_config, parse_shares
 from postroad.sandbox.replies import provider_replies
+from tests.sandbox.client import HandClock, Wire
 from tests.sandbox.conftest import Bench
-from tests.sandbox.wire import HandClock, Wire
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 
 
 @pytest.mark.parametrize("name", known_personas())
-def test_a_persona_says_what_its_provider_says_when_the_recipient_is_known(name: str) -> None:
+def test_a_persona_uses_replies_of_its_provider(name: str) -> None:
     persona = known_personas()[name]
     for habit in persona.habits:
         reply = provider_replies()[habit.rule.fault.reply]
@@ -29,21 +29,21 @@ def test_a_persona_says_what_its_provider_says_when_the_recipient_is_known(name:
 
 
 def test_a_domain_has_one_persona_by_its_share_and_keeps_it() -> None:
-    cast = Cast({"gmail": 0.6, "outlook": 0.3})
+    cast = PersonaMap({"gmail": 0.6, "outlook": 0.3})
     domains = [f"company{n}.example" for n in range(5_000)]
     found = Counter(cast.persona_of(domain) for domain in domains)
     assert found["gmail"] == pytest.approx(3_000, abs=150)
     assert found["outlook"] == pytest.approx(1_500, abs=150)
-    again = Cast({"gmail": 0.6, "outlook": 0.3})
+    again = PersonaMap({"gmail": 0.6, "outlook": 0.3})
     assert all(cast.persona_of(domain) == again.persona_of(domain.upper()) for domain in domains)
 
 
 def test_a_providers_own_domains_are_its_own_whatever_its_share() -> None:
-    cast = Cast({"gmail": 0.0, "outlook": 1.0})
+    cast = PersonaMap({"gmail": 0.0, "outlook": 1.0})
     assert cast.persona_of("gmail.com") == "gmail"
     assert cast.provider_of("GoogleMail.com") == "google"
     assert cast.persona_of("company.example") == "outlook"
-    assert Cast({"gmail": 0.0}).provider_of("company.example") is None
+    assert PersonaMap({"gmail": 0.0}).provider_of("company.example") is None
 
 
 def test_shares_are_read_with_and_without_a_number() -> None:
@@ -55,9 +55,9 @@ def test_shares_are_read_with_and_without_a_number() -> None:
     [
         ("hooli=0.5", "no persona 'hooli'"),
         ("", "no persona ''"),
-        ("gmail=lots", "is no share"),
-        ("gmail=-0.1", "lies between 0 and 1"),
-        ("gmail=nan", "lies between 0 and 1"),
+        ("gmail=lots", "is not a share"),
+        ("gmail=-0.1", "must be between 0 and 1"),
+        ("gmail=nan", "must be between 0 and 1"),
         ("gmail=0.7,yahoo=0.7", "1.4 together"),
         ("gmail=0.1,gmail=0.2", "twice"),
     ],
@@ -77,7 +77,7 @@ def test_personas_stand_in_the_configuration_file(bench: Bench) -> None:
 
 
 async def taken_by(bench: Bench, sandbox: Sandbox, domain: str) -> str:
-    """A recipient there who exists and has room."""
+    """Return a recipient of a persona that causes no permanent fault."""
     for number in range(100):
         wire = await bench.hello(sandbox)
         try:
@@ -93,7 +93,7 @@ async def taken_by(bench: Bench, sandbox: Sandbox, domain: str) -> str:
 
 
 async def ask_for(wire: Wire, recipient: str) -> str:
-    """The reply to RCPT in a transaction of its own."""
+    """Return the reply to RCPT in a transaction of its own."""
     reply = await wire.envelope(recipient=recipient)
     if not reply.startswith("421"):
         await wire.ask("RSET")
@@ -208,7 +208,7 @@ ELSEWHERE = SIGNED.replace(b"d=from.test", b"d=relay.example").replace(b"news.fr
         ("yahoo", "yahoo.com", SIGNED, "250"),
     ],
 )
-async def test_what_is_unauthenticated_is_refused_where_that_is_asked_for(
+async def test_unauthenticated_mail_is_rejected_if_configured(
     bench: Bench, persona: str, domain: str, content: bytes, reply: str
 ) -> None:
     easy = await bench.sandbox(personas={persona: 0.0})

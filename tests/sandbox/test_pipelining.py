@@ -1,4 +1,4 @@
-"""RFC 2920, from both sides: a group is answered in order, and talking out of turn is not forgiven."""
+"""Pipelining (RFC 2920): a group is answered in order, and a violation ends the session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONTENT = b"Message-ID: <%d@from.test>\r\n\r\nx\r\n.\r\n"
 NO_PIPELINING = tuple(extension for extension in Extension if extension is not Extension.PIPELINING)
 
 
-async def test_a_hundred_messages_each_with_the_next_envelope_behind_its_dot(bench: Bench) -> None:
+async def test_a_hundred_messages_with_pipelined_envelopes(bench: Bench) -> None:
     sandbox = await bench.sandbox()
     wire = await bench.hello(sandbox)
     wire.send(ENVELOPE % 0)
@@ -27,7 +27,7 @@ async def test_a_hundred_messages_each_with_the_next_envelope_behind_its_dot(ben
     assert [entry.recipient for entry in sandbox.accepted()] == [f"r{n}@to.test" for n in range(100)]
 
 
-async def test_a_hundred_transactions_in_one_write_are_answered_in_order(bench: Bench) -> None:
+async def test_a_hundred_transactions_in_one_write_keep_their_order(bench: Bench) -> None:
     wire = await bench.hello(await bench.sandbox())
     group = b"".join(
         b"MAIL FROM:<a@from.test>\r\nRCPT TO:<r%d%s@to.test>\r\nRSET\r\n" % (n, b"+bounce" if n % 3 else b"")
@@ -40,7 +40,7 @@ async def test_a_hundred_transactions_in_one_write_are_answered_in_order(bench: 
     assert (await wire.reply()).startswith("250 2.0.0")
 
 
-async def test_data_without_a_valid_recipient_is_refused_within_a_group(bench: Bench) -> None:
+async def test_data_without_a_recipient_is_rejected_in_a_group(bench: Bench) -> None:
     wire = await bench.hello(await bench.sandbox())
     wire.send(b"MAIL FROM:<a@from.test>\r\nRCPT TO:<b+bounce@to.test>\r\nDATA\r\n")
     assert [(await wire.reply())[:3] for _ in range(3)] == ["250", "550", "554"]
@@ -50,14 +50,14 @@ async def test_data_without_a_valid_recipient_is_refused_within_a_group(bench: B
 @pytest.mark.parametrize(
     ("settings", "group", "replies"),
     [
-        # What may not be followed by anything: RFC 2920 §3.1.
+        # Commands that must be the last of a group: RFC 2920 §3.1.
         ({}, b"EHLO c.test\r\nMAIL FROM:<a@b.test>\r\n", ["554 5.5.0 SMTP synchronization error"]),
         (
             {},
             b"MAIL FROM:<a@b.test>\r\nRCPT TO:<a@b.test>\r\nDATA\r\nSubject: too early\r\n\r\n.\r\n",
             ["250 2.1.0 Ok", "250 2.1.5 Ok", "554 5.5.0 SMTP synchronization error"],
         ),
-        # Nothing may be grouped where it was not offered.
+        # Without PIPELINING no commands may be grouped.
         (
             {"extensions": NO_PIPELINING},
             b"MAIL FROM:<a@b.test>\r\nRCPT TO:<a@b.test>\r\n",
@@ -90,8 +90,8 @@ async def test_one_step_at_a_time_works_without_pipelining(bench: Bench) -> None
     assert (await wire.ask("QUIT")).startswith("221")
 
 
-async def test_replies_before_a_421_arrive_though_the_client_keeps_sending(bench: Bench) -> None:
-    """Closing with unread input would reset the connection and could take the replies along."""
+async def test_replies_before_a_421_arrive_despite_further_input(bench: Bench) -> None:
+    """Closing with unread input would reset the connection, and the replies could be lost."""
     sandbox = await bench.sandbox(
         rules=(SandboxRule(phase=RulePhase.MAIL, messages_over=1, fault=Fault(reply="yahoo-max-messages")),)
     )

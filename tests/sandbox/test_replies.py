@@ -6,7 +6,7 @@ import pytest
 
 from postroad.sandbox import RulePhase, provider_replies
 from postroad.sandbox.phrases import OrdinaryReply
-from postroad.sandbox.replies import SandboxReply, reply_of
+from postroad.sandbox.replies import SandboxReply, parse_reply
 
 FIELDS = {"ip", "hostname", "id", "recipient", "local_part", "domain", "sender", "sender_domain"}
 
@@ -38,13 +38,13 @@ def test_a_providers_reply_is_well_formed_and_documented(name: str) -> None:
     ],
 )
 def test_a_reply_may_be_spelled_out(text: str, reply: SandboxReply) -> None:
-    assert reply_of(text) == reply
+    assert parse_reply(text) == reply
 
 
 @pytest.mark.parametrize("text", ["", "hello", "350 go on", "5501 x", "550\r\n250 ok", "gmail-unknown"])
 def test_what_is_no_reply_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="neither a reply"):
-        reply_of(text)
+        parse_reply(text)
 
 
 def test_the_enhanced_code_is_on_every_line_or_on_none() -> None:

@@ -1,4 +1,4 @@
-"""When a rule applies: patterns, counts, chance, greylisting, rates and limits."""
+"""Conditions of rules: patterns, counts, probability, greylisting, rates and limits."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from postroad.sandbox import Fault, MissingAuth, RulePhase, RuleRate, RuleScope, SandboxRule
 from postroad.sandbox.rulebook import RuleBook
+from tests.sandbox.client import HandClock, eventually
 from tests.sandbox.conftest import Bench
-from tests.sandbox.wire import HandClock, eventually
 
 NO = Fault(reply="450 4.2.1 no")
 
@@ -57,7 +57,7 @@ def test_the_null_sender_has_a_pattern_of_its_own() -> None:
     assert book(at_rcpt(sender="")).decide(RulePhase.RCPT, Scene(sender=""), ("bob@to.test",))
 
 
-def test_the_first_rule_that_applies_wins_and_addresses_come_last() -> None:
+def test_the_first_rule_wins_and_address_tags_come_last() -> None:
     rules = book(
         at_rcpt(local_part="ann*"),
         SandboxRule(phase=RulePhase.RCPT, domain="to.test", fault=Fault(reply="550 5.1.1 second")),
@@ -80,7 +80,7 @@ def test_the_recipient_that_a_rule_is_about_is_found_among_many() -> None:
 
 
 def times(rules: RuleBook, count: int, recipient: str = "bob@to.test") -> list[int]:
-    """The numbers of the attempts that the rules hit."""
+    """Return the numbers of the attempts to which a rule applies."""
     return [n for n in range(1, count + 1) if rules.decide(RulePhase.RCPT, Scene(), (recipient,))]
 
 
@@ -126,7 +126,7 @@ def test_greylisting_by_both_ends_with_whichever_comes_first() -> None:
     assert times(rules, 1, "eve@to.test") == []
 
 
-def test_a_rate_admits_its_count_in_any_span_and_refusals_are_free() -> None:
+def test_a_rate_counts_admissions_in_any_period() -> None:
     clock = HandClock()
     rules = book(at_rcpt(over=RuleRate(count=2, per_ms=1000)), clock=clock)
     assert times(rules, 1) == []
@@ -138,7 +138,7 @@ def test_a_rate_admits_its_count_in_any_span_and_refusals_are_free() -> None:
     assert times(rules, 2) == [2]
 
 
-def test_a_rate_with_a_rest_admits_nothing_until_that_is_over_and_then_counts_from_nothing() -> None:
+def test_a_rate_with_a_rest_restarts_at_zero_after_the_rest() -> None:
     clock = HandClock()
     rules = book(at_rcpt(over=RuleRate(count=2, per_ms=1000, rest_ms=5000)), clock=clock)
     assert times(rules, 3) == [3]
@@ -148,7 +148,7 @@ def test_a_rate_with_a_rest_admits_nothing_until_that_is_over_and_then_counts_fr
     assert times(rules, 3) == [3]
 
 
-def test_a_share_is_of_the_same_recipients_and_of_others_for_another_reply() -> None:
+def test_a_share_selects_the_same_recipients_for_each_reply() -> None:
     everybody = [f"reader{n}@to.test" for n in range(2_000)]
 
     def hit(reply: str) -> set[str]:
@@ -208,14 +208,14 @@ def test_a_connection_that_is_gone_is_forgotten() -> None:
             ),
             "no recipient",
         ),
-        (lambda: SandboxRule(phase=RulePhase.RCPT, fault=NO, every=0), "every is 1 or more"),
+        (lambda: SandboxRule(phase=RulePhase.RCPT, fault=NO, every=0), "every must be 1 or more"),
         (lambda: SandboxRule(phase=RulePhase.RCPT, fault=NO, probability=1.5), "between 0 and 1"),
         (lambda: SandboxRule(phase=RulePhase.RCPT, fault=NO, share=-0.5), "between 0 and 1"),
         (lambda: SandboxRule(phase=RulePhase.MAIL, fault=NO, share=0.5), "no recipient is known"),
         (lambda: SandboxRule(phase=RulePhase.RCPT, fault=NO, lacks=MissingAuth.SIGNATURE), "final dot only"),
         (lambda: SandboxRule(phase=RulePhase.RCPT, fault=Fault(keep=True)), "final dot only"),
         (lambda: Fault(reply="no reply"), "neither a reply"),
-        (lambda: Fault(delay_ms=-1), "not negative"),
+        (lambda: Fault(delay_ms=-1), "must not be negative"),
         (lambda: RuleRate(count=1, per_ms=0), "per_ms > 0"),
     ],
 )
@@ -238,7 +238,7 @@ async def test_a_connection_limit_turns_the_next_one_away(bench: Bench) -> None:
     assert sandbox.counters.refused[RulePhase.CONNECT] == 1
 
 
-async def test_a_message_limit_ends_the_connection_and_a_new_one_begins_anew(bench: Bench) -> None:
+async def test_a_message_limit_counts_for_each_connection(bench: Bench) -> None:
     fault = Fault(reply="yahoo-max-messages")
     sandbox = await bench.sandbox(rules=(SandboxRule(phase=RulePhase.MAIL, messages_over=2, fault=fault),))
     for _ in range(2):
@@ -277,7 +277,7 @@ async def test_the_memory_of_a_connection_ends_with_it(bench: Bench) -> None:
     assert live._admitted == {}
 
 
-async def test_rules_change_while_a_session_is_open_and_begin_without_memory(bench: Bench) -> None:
+async def test_new_rules_apply_to_open_sessions_without_old_state(bench: Bench) -> None:
     rule = at_rcpt(first_attempts=1)
     sandbox = await bench.sandbox(rules=(rule,))
     wire = await bench.hello(sandbox)

@@ -1,4 +1,4 @@
-"""The ordinary course of a session: RFC 5321, and each extension switched on and off."""
+"""Sessions without faults: RFC 5321, and each extension enabled and disabled."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_aiosmtplib_delivers_to_many_recipients_in_one_file(bench: Bench) 
     assert list((sandbox.maildir_path / "tmp").iterdir()) == []
 
 
-async def test_a_kept_message_is_the_octets_received_behind_trace_lines(
+async def test_a_stored_message_is_the_content_after_trace_fields(
     bench: Bench, only_accepted: Callable[[Sandbox], bytes]
 ) -> None:
     sandbox = await bench.sandbox()
@@ -66,7 +66,7 @@ async def test_a_kept_message_is_the_octets_received_behind_trace_lines(
     assert b" with ESMTP id " in trace
 
 
-async def test_dots_are_unstuffed_once_and_an_empty_message_is_a_message(
+async def test_dots_are_unstuffed_once_and_messages_may_be_empty(
     bench: Bench, only_accepted: Callable[[Sandbox], bytes]
 ) -> None:
     sandbox = await bench.sandbox(keep="both")
@@ -182,7 +182,7 @@ async def test_commands_are_answered_by_the_book(bench: Bench, commands: list[st
     ("command", "octets"), [("NOOP ", 512), ("MAIL FROM:<a@b.test> AUTH=", 512 + 26 + 17 + 10 + 500)]
 )
 async def test_a_command_line_has_its_limit(bench: Bench, command: str, octets: int) -> None:
-    """RFC 5321 §4.5.3.1.4, with the CRLF; MAIL is longer by what its extensions add."""
+    """RFC 5321 §4.5.3.1.4: the length includes the CRLF. MAIL may be longer by its extensions."""
     wire = await bench.hello(await bench.sandbox(credentials={"u": "p"}))
     longest = command + "x" * (octets - 2 - len(command))
     assert (await wire.ask(longest + "x")).startswith("500 5.5.2 Error: line too long")
@@ -198,7 +198,7 @@ async def test_an_endless_command_line_is_thrown_away_as_it_comes(bench: Bench) 
     assert (await wire.ask("NOOP")).startswith("250")
 
 
-async def test_a_message_over_the_size_limit_is_refused_and_the_session_goes_on(bench: Bench) -> None:
+async def test_a_message_over_the_size_limit_keeps_the_session(bench: Bench) -> None:
     sandbox = await bench.sandbox(max_message_bytes=20_000)
     wire = await bench.hello(sandbox)
     assert (await wire.ask("MAIL FROM:<a@b.test> SIZE=20001")).startswith("552 5.3.4")
@@ -246,14 +246,14 @@ async def test_8bit_content_must_be_announced(
 
 @pytest.mark.parametrize(("octets", "reply"), [(998, "250"), (999, "552 5.6.0")])
 async def test_a_line_of_text_has_at_most_1000_octets(bench: Bench, octets: int, reply: str) -> None:
-    """RFC 5321 §4.5.3.1.6: with its CRLF, and not counting a dot put in front for transparency."""
+    """RFC 5321 §4.5.3.1.6: the length includes the CRLF, and not a stuffed dot."""
     wire = await bench.hello(await bench.sandbox())
     short = b"short\r\n" * 400
     line = b"." + b"x" * (octets - 1) + b"\r\n"
     assert (await wire.deliver(short + b"." + line + short)).startswith(reply)
 
 
-async def test_a_server_may_say_354_to_nobody(bench: Bench) -> None:
+async def test_a_server_may_send_354_without_recipients(bench: Bench) -> None:
     sandbox = await bench.sandbox(data_without_recipients=True)
     wire = await bench.hello(sandbox)
     assert (await wire.envelope(recipient="bob+bounce@to.test")).startswith("550-5.1.1")

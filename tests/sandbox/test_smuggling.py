@@ -1,4 +1,4 @@
-"""SMTP smuggling (CVE-2023-51764 and its kin): only CRLF . CRLF ends a message; no bare CR or LF passes."""
+"""SMTP smuggling (CVE-2023-51764 and others): only CRLF . CRLF ends a message, and a bare CR or LF is rejected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_no_look_alike_ends_a_message(bench: Bench, look_alike: bytes, rep
     wire.send(b"Subject: first\r\n\r\nbody" + look_alike + SMUGGLED)
     answer = await wire.reply()
     assert answer == reply if reply else answer.startswith("250")
-    # One message came in, whatever it was, and what was hidden in it took no effect of its own.
+    # Only one message arrived, and the commands hidden in it had no effect.
     assert (await wire.ask("NOOP")).startswith("250 2.0.0 Ok")
     assert len(sandbox.accepted()) == (0 if reply else 1)
     assert all(entry.recipient == "bob@to.test" for entry in sandbox.accepted())

@@ -14,8 +14,8 @@ import trustme
 
 from postroad.errors import ConfigError
 from postroad.sandbox import Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule
+from tests.sandbox.client import Wire, eventually
 from tests.sandbox.conftest import Bench
-from tests.sandbox.wire import Wire, eventually
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ async def test_starttls_secures_the_session_and_forgets_what_was_said(
 async def test_what_is_slipped_in_before_tls_is_thrown_away(
     bench: Bench, certificate: dict[str, Any], trust: ssl.SSLContext
 ) -> None:
-    """RFC 3207 §4.2, CVE-2011-0411: a man in the middle may not speak for the client."""
+    """RFC 3207 §4.2, CVE-2011-0411: a man in the middle cannot inject commands."""
     sandbox = await bench.sandbox(**certificate)
     wire = await bench.hello(sandbox)
     wire.send(b"STARTTLS\r\nEHLO evil.test\r\nMAIL FROM:<evil@from.test>\r\nRCPT TO:<v@to.test>\r\nRSET")
     assert (await wire.reply()).startswith("220")
     await wire.writer.start_tls(trust, server_hostname="localhost")
-    # The first reply inside TLS is to the first command inside TLS, and no EHLO has been heard.
+    # The first reply inside TLS belongs to the first command inside TLS, and EHLO was not processed.
     assert (await wire.ask("NOOP")) == "250 2.0.0 Ok"
     assert (await wire.ask("MAIL FROM:<a@b.test>")).startswith("503 5.5.1 Error: send HELO")
 
@@ -116,7 +116,7 @@ async def test_a_drop_inside_tls_comes_without_a_reply(
     assert len(sandbox.accepted()) == 1
 
 
-async def test_a_client_that_ignores_the_end_of_tls_does_not_hold_the_sandbox_up(
+async def test_a_client_that_ignores_the_end_of_tls_is_dropped(
     tmp_path: Path, certificate: dict[str, Any], trust: ssl.SSLContext
 ) -> None:
     config = SandboxConfig(directory=str(tmp_path / "in"), tls_port=0, **certificate)

@@ -20,7 +20,7 @@ from postroad.smtp.oauth import TokenSource
 from postroad.smtp.reply import Phase
 from postroad.smtp.session import SmtpSession
 from tests.https import Site, https
-from tests.sandbox.wire import HandClock
+from tests.sandbox.client import HandClock
 from tests.smtp.conftest import QUICK, Certificates, message, nothing, route
 from tests.smtp.scripted import EXTENSIONS, Answer, ScriptedServer
 

@@ -21,7 +21,7 @@ from postroad.smtp.errors import TransportError
 from postroad.smtp.pools import Pools
 from postroad.smtp.relays import Relay, RelayRoute
 from postroad.smtp.reply import Phase
-from tests.sandbox.wire import HandClock
+from tests.sandbox.client import HandClock
 from tests.smtp.conftest import QUICK, Marks, message, nothing, route
 from tests.smtp.scripted import EXTENSIONS, Act, Answer, ScriptedServer
 

@@ -21,7 +21,7 @@ from postroad.dns.providers import OTHER_PROVIDERS
 from postroad.embedded import stop_redis
 from postroad.queue import Queue, Worker
 from postroad.rehearsal.cohort_watch import CohortWatch
-from postroad.sandbox import Cast, Keep, Sandbox, SandboxConfig
+from postroad.sandbox import PersonaMap, Sandbox, SandboxConfig, StorageMode
 from postroad.settings import RouteSettings, Settings, TimeoutSettings, TlsMode
 from postroad.store.engine import write
 from postroad.store.mail_domain import KnownDomain, save_domains
@@ -66,7 +66,7 @@ class RehearsalEnvironment:
     clock: ScaledClock
     queue: Queue
     sandbox: Sandbox
-    cast: Cast
+    cast: PersonaMap
 
     def store_providers(self) -> None:
         """Store the provider of each domain of the audience, as a lookup would. DNS is not asked."""
@@ -94,7 +94,7 @@ async def open_environment(
     """
     config = SandboxConfig(
         directory=str(folder / "sandbox"),
-        keep=Keep.LEDGER,
+        keep=StorageMode.LEDGER,
         personas=options.shares,
         require_authentication=options.require_authentication,
         # Sessions are left open as long as in real life, where the clock runs as fast as the world.
@@ -108,7 +108,7 @@ async def open_environment(
                     clock=clock,
                     queue=await context.queue(SEND_QUEUE),
                     sandbox=sandbox,
-                    cast=Cast(options.shares),
+                    cast=PersonaMap(options.shares),
                 )
         finally:
             await asyncio.to_thread(stop_redis, folder)

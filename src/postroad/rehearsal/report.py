@@ -15,7 +15,7 @@ from postroad.rehearsal.environment import RehearsalEnvironment
 from postroad.rehearsal.holds import Hold
 from postroad.rehearsal.speed import KEPT_UP_MS, SpeedController
 from postroad.rehearsal.warmup import OverflowAccount, WarmupDayAccount, overflow_account
-from postroad.sandbox import Cast
+from postroad.sandbox import PersonaMap
 from postroad.senders.cohort_breaker import count_held
 from postroad.store.campaign import CampaignState
 from postroad.store.cohort import pauses
@@ -200,7 +200,7 @@ def _paused(connection: sa.Connection, environment: RehearsalEnvironment) -> tup
     )
 
 
-def _replies(connection: sa.Connection, cast: Cast) -> tuple[ReplyAccount, ...]:
+def _replies(connection: sa.Connection, cast: PersonaMap) -> tuple[ReplyAccount, ...]:
     """Return the replies that refused or deferred, by persona and kind, the most frequent first."""
     rows = connection.execute(
         sa.text(
@@ -231,7 +231,7 @@ def _replies(connection: sa.Connection, cast: Cast) -> tuple[ReplyAccount, ...]:
     return tuple(sorted(found, key=lambda reply: (-reply.times, reply.persona, reply.outcome)))
 
 
-def _personas(connection: sa.Connection, cast: Cast) -> tuple[PersonaAccount, ...]:
+def _personas(connection: sa.Connection, cast: PersonaMap) -> tuple[PersonaAccount, ...]:
     rows = connection.execute(
         sa.text(
             "SELECT recipient.domain, recipient.id, touch.state, touch.due_at, touch.settled_at, "

@@ -5,15 +5,15 @@
         sandbox.use([SandboxRule(phase=RulePhase.RCPT, domain="gmail.test", fault=Fault(reply="gmail-no-such-user"))])
         sandbox.accepted()
 
-It only receives: it opens, clicks and answers nothing. Faults come from rules
-(:mod:`postroad.sandbox.rules`), from the addresses themselves (:mod:`postroad.sandbox.addresses`) or from
-personas (:mod:`postroad.sandbox.personas`); what providers say stands in ``replies.toml``.
+It only receives: it does not open or click messages, or reply to them. Faults come from rules
+(:mod:`postroad.sandbox.rules`), from recipients' addresses (:mod:`postroad.sandbox.addresses`) or from personas
+(:mod:`postroad.sandbox.personas`). ``replies.toml`` has the replies of real providers.
 """
 
-from postroad.sandbox.config import AuthMechanism, Extension, Keep, SandboxConfig, load_config
+from postroad.sandbox.accepted_log import AcceptedMessage, accepted
+from postroad.sandbox.config import AuthMechanism, Extension, SandboxConfig, StorageMode, load_config
 from postroad.sandbox.context import Counters
-from postroad.sandbox.ledger import AcceptedMessage, accepted
-from postroad.sandbox.personas import Cast, Persona, known_personas, parse_shares
+from postroad.sandbox.personas import Persona, PersonaMap, known_personas, parse_shares
 from postroad.sandbox.replies import ProviderReply, provider_replies
 from postroad.sandbox.rules import ConnectionEnding, Fault, MissingAuth, RulePhase, RuleRate, RuleScope, SandboxRule
 from postroad.sandbox.server import Sandbox, serve
@@ -21,14 +21,13 @@ from postroad.sandbox.server import Sandbox, serve
 __all__ = [
     "AcceptedMessage",
     "AuthMechanism",
-    "Cast",
     "ConnectionEnding",
     "Counters",
     "Extension",
     "Fault",
-    "Keep",
     "MissingAuth",
     "Persona",
+    "PersonaMap",
     "ProviderReply",
     "RulePhase",
     "RuleRate",
@@ -36,6 +35,7 @@ __all__ = [
     "Sandbox",
     "SandboxConfig",
     "SandboxRule",
+    "StorageMode",
     "accepted",
     "known_personas",
     "load_config",

@@ -1,23 +1,23 @@
-"""A fault that a recipient's address carries itself, so that a demo needs no configuration.
+"""Faults that are encoded in a recipient's address, so that a demo needs no configuration.
 
-What stands behind the last ``+`` of the local part is the tag: ``ada+550-5.1.1@example.com``. Any tag may
-end in ``-at-rcpt``, ``-at-data`` or ``-at-dot`` to move it there. An unknown tag is an ordinary address.
+The tag is the text after the last ``+`` of the local part: ``ada+550-5.1.1@example.com``. Any tag may end in
+``-at-rcpt``, ``-at-data`` or ``-at-dot``, which sets the phase. An address with an unknown tag causes no fault.
 
 ======================  =======  ======================================================================
-tag                     phase    what happens
+tag                     phase    effect
 ======================  =======  ======================================================================
 ``550-5.1.1``, ``451``  rcpt     that reply: a 4xx or 5xx code, and an enhanced code if given
 ``gmail-over-quota``    its own  the reply of that name in ``replies.toml``
-``bounce``              rcpt     ``550 5.1.1``, as Gmail words it
-``full``                rcpt     ``552 5.2.2``, as Gmail words it
-``defer``               rcpt     ``451 4.7.1``, for ever
-``greylist-3``          rcpt     ``451 4.7.1`` for the first 3 attempts (``greylist``: for one), then taken
-``slow-2000ms``         dot      the reply comes after 2,000 ms
-``trickle-50ms``        dot      the reply comes one octet every 50 ms
+``bounce``              rcpt     ``550 5.1.1``, in Gmail's wording
+``full``                rcpt     ``552 5.2.2``, in Gmail's wording
+``defer``               rcpt     ``451 4.7.1``, always
+``greylist-3``          rcpt     ``451 4.7.1`` for the first 3 attempts (``greylist``: for one), then accepted
+``slow-2000ms``         dot      the reply is sent after 2,000 ms
+``trickle-50ms``        dot      the reply is sent one octet every 50 ms
 ``hang``                dot      no reply, and the connection stays open
 ``drop``                rcpt     the connection is closed instead of the reply
-``drop-after-dot``      dot      the connection is closed after the final dot; the message is *not* kept
-``drop-after-dot-kept`` dot      the same, and the message *is* kept: what the client cannot know
+``drop-after-dot``      dot      the connection is closed after the final dot; the message is *not* stored
+``drop-after-dot-kept`` dot      the same, but the message *is* stored, which the client cannot know
 ======================  =======  ======================================================================
 """
 
@@ -46,7 +46,7 @@ _WORDS = {
 
 
 def tag_of(address: str) -> str:
-    """Return what stands behind the last ``+`` of the local part, in lower case, or an empty string."""
+    """Return the text after the last ``+`` of the local part, in lower case, or an empty string."""
     local_part = address.rpartition("@")[0]
     _, plus, tag = local_part.rpartition("+")
     return tag.lower() if plus else ""
@@ -54,23 +54,23 @@ def tag_of(address: str) -> str:
 
 @lru_cache(maxsize=1024)
 def rule_of_tag(tag: str) -> SandboxRule | None:
-    """Return the rule that a tag asks for, for the recipient that carries it, or None if it asks for none."""
+    """Return the rule for a tag, or None if the tag is unknown."""
     moved = _MOVED.fullmatch(tag)
     word, forced = (moved[1], RulePhase(moved[2])) if moved else (tag, None)
     greylist = _GREYLIST.fullmatch(word)
     if greylist:
         fault = Fault(reply="greylisted")
         return SandboxRule(phase=forced or RulePhase.RCPT, fault=fault, first_attempts=int(greylist[1] or 1))
-    found = _fault_of(word)
-    if found is None:
+    parsed = _parse_fault(word)
+    if parsed is None:
         return None
-    phase, fault = found
+    phase, fault = parsed
     if fault.keep and forced not in (None, RulePhase.DOT):
         return None
     return SandboxRule(phase=forced or phase, fault=fault)
 
 
-def _fault_of(word: str) -> tuple[RulePhase, Fault] | None:
+def _parse_fault(word: str) -> tuple[RulePhase, Fault] | None:
     if word in _WORDS:
         return _WORDS[word]
     code = _CODE.fullmatch(word)
@@ -84,6 +84,6 @@ def _fault_of(word: str) -> tuple[RulePhase, Fault] | None:
     named = provider_replies().get(word)
     if named:
         phase = RulePhase(named.phase)
-        # What a provider says on connecting is said here at RCPT: the first moment the address is known.
+        # A provider's reply to a connection or to MAIL is sent at RCPT instead, where the address is first known.
         return (phase if phase in RECIPIENT_KNOWN else RulePhase.RCPT), Fault(reply=word)
     return None

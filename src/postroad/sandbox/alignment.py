@@ -1,4 +1,4 @@
-"""What a receiver sees of a message's authentication without asking the DNS: signatures, and whose they are."""
+"""Checks a message's authentication without DNS: its signatures, and the alignment of their domains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ _SIGNING_DOMAIN = re.compile(r"(?:^|;)\s*d\s*=\s*([^;\s]+)")
 
 
 def lacks(what: MissingAuth, content: bytes, return_path: str) -> bool:
-    """Whether a message, as received, lacks what a receiver asks for. ``return_path``: its envelope sender."""
+    """Return whether a message lacks a form of authentication.
+
+    Args:
+        what: The form.
+        content: The message as received.
+        return_path: Its envelope sender.
+
+    Returns:
+        Whether it is missing.
+    """
     # RFC 5322 §2.1: the header ends at the first empty line.
     headers = BytesHeaderParser(policy=default).parsebytes(content.partition(b"\r\n\r\n")[0])
     signatures = [str(signature) for signature in headers.get_all("DKIM-Signature", [])]
@@ -24,7 +33,7 @@ def lacks(what: MissingAuth, content: bytes, return_path: str) -> bool:
             return not signatures
         case MissingAuth.ALIGNMENT:
             author = _domain_of(parseaddr(str(headers.get("From", "")))[1])
-            signers = [found[1].lower() for each in signatures if (found := _SIGNING_DOMAIN.search(each))]
+            signers = [match[1].lower() for value in signatures if (match := _SIGNING_DOMAIN.search(value))]
             return not any(_aligned(author, domain) for domain in (*signers, _domain_of(return_path)))
         case _:
             assert_never(what)
@@ -34,15 +43,14 @@ def _domain_of(address: str) -> str:
     return address.rpartition("@")[2].lower()
 
 
-def _aligned(one: str, other: str) -> bool:
-    """Relaxed alignment (RFC 7489 §3.1), as far as it shows without a list of public suffixes.
+def _aligned(first: str, second: str) -> bool:
+    """Return whether two domains are aligned (relaxed, RFC 7489 §3.1), approximated without public suffixes.
 
-    Two subdomains of one organisation are aligned for a receiver too; here one must lie within the other, or both
-    share all but their first label and at least two of those.
+    One domain must be equal to or below the other, or both must have the same parent of at least two labels.
     """
-    if not one or not other:
+    if not first or not second:
         return False
-    if one == other or one.endswith(f".{other}") or other.endswith(f".{one}"):
+    if first == second or first.endswith(f".{second}") or second.endswith(f".{first}"):
         return True
-    parent = one.partition(".")[2]
-    return parent.count(".") >= 1 and parent == other.partition(".")[2]
+    parent = first.partition(".")[2]
+    return parent.count(".") >= 1 and parent == second.partition(".")[2]

@@ -1,4 +1,4 @@
-"""AUTH (RFC 4954) for one session: what may be asked for, the exchange, and who came out of it."""
+"""AUTH (RFC 4954) for one session: checks the command and runs the exchange."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from postroad.sandbox.phrases import OrdinaryReply
 
 
 class Authentication:
-    """``user`` is set once the client has proved who it is."""
+    """The authentication of one session. ``user``: the authenticated user, if any."""
 
     def __init__(self, context: SandboxContext) -> None:
         self.user: str | None = None
@@ -20,12 +20,12 @@ class Authentication:
         self._exchange: sasl.Exchange | None = None
 
     @property
-    def under_way(self) -> bool:
-        """Whether the next line is no command but a response."""
+    def in_progress(self) -> bool:
+        """Whether the next line is a response instead of a command."""
         return self._exchange is not None
 
-    def problem_with(self, words: list[str]) -> OrdinaryReply | None:
-        """Return why AUTH with these arguments is refused out of hand, or None."""
+    def refusal_of(self, words: list[str]) -> OrdinaryReply | None:
+        """Return the reply that rejects AUTH with these arguments, or None."""
         if self.user is not None:
             return OrdinaryReply.ALREADY_AUTHENTICATED
         if len(words) not in (1, 2):
@@ -37,20 +37,20 @@ class Authentication:
         return None
 
     def begin(self, words: list[str]) -> bytes | OrdinaryReply:
-        """Return the first challenge as a reply, or the phrase that ends the exchange at once."""
+        """Return the first challenge as a reply, or the reply that ends the exchange at once."""
         initial: bytes | None = None
         if len(words) == 2:
-            # RFC 4954 §4: "=" is an initial response of no octets.
+            # RFC 4954 §4: "=" is an empty initial response.
             initial = b"" if words[1] == "=" else _decoded(words[1].encode())
             if initial is None:
                 return OrdinaryReply.NOT_BASE64
-        config, moment_ms = self._context.config, self._context.clock.now_ms()
-        nonce = f"<{self._context.rng.getrandbits(64)}.{moment_ms}@{config.hostname}>"
+        config, now_ms = self._context.config, self._context.clock.now_ms()
+        nonce = f"<{self._context.rng.getrandbits(64)}.{now_ms}@{config.hostname}>"
         exchange = sasl.exchange(AuthMechanism(words[0].upper()), config.credentials, initial, nonce)
         return self._advance(exchange, None)
 
     def respond(self, line: bytes) -> bytes | OrdinaryReply:
-        """Return the next challenge as a reply, or the phrase that ends the exchange."""
+        """Return the next challenge as a reply, or the reply that ends the exchange."""
         exchange, self._exchange = self._exchange, None
         if exchange is None or line == b"*":
             return OrdinaryReply.AUTH_CANCELLED

@@ -1,4 +1,4 @@
-"""How the sandbox is set up: one frozen struct, read from a TOML file."""
+"""The configuration of the sandbox: one frozen struct, read from a TOML file."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class AuthMechanism(StrEnum):
     CRAM_MD5 = "CRAM-MD5"
 
 
-class Keep(StrEnum):
-    """Where what was accepted is kept."""
+class StorageMode(StrEnum):
+    """Where accepted messages are stored."""
 
     MAILDIR = "maildir"
     LEDGER = "ledger"
@@ -43,18 +43,18 @@ class Keep(StrEnum):
 
 
 class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything about a sandbox but its clock and its chance."""
+    """The configuration of a sandbox, except for its clock and random numbers."""
 
     directory: str
-    """Holds ``accepted.jsonl`` and ``Maildir/``; made if missing."""
-    keep: Keep = Keep.BOTH
+    """Contains ``accepted.jsonl`` and ``Maildir/``. Created if missing."""
+    keep: StorageMode = StorageMode.BOTH
     host: str = "127.0.0.1"
     port: int = 0
-    """0: any free port; ``Sandbox.port`` says which."""
+    """0: any free port, see ``Sandbox.port``."""
     tls_port: int | None = None
     """A second port that speaks TLS from the first octet (RFC 8314 §3.3); needs a certificate."""
     hostname: str = "mx.sandbox.test"
-    """What the server calls itself."""
+    """The name of the server in its replies."""
 
     certificate: str | None = None
     """PEM file with the certificate chain."""
@@ -67,30 +67,30 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     require_auth: bool = False
 
     extensions: tuple[Extension, ...] = tuple(Extension)
-    """What is offered. STARTTLS needs a certificate besides, AUTH needs credentials."""
+    """The offered extensions. STARTTLS also needs a certificate, and AUTH needs credentials."""
     max_message_bytes: int = 25 * 1024 * 1024
     max_recipients: int = 100
     """RFC 5321 §4.5.3.1.8: at least 100."""
     max_line_bytes: int = 1000
     """Longest line of a message, with its CRLF. RFC 5321 §4.5.3.1.6: 1,000. 0: any."""
     max_command_errors: int = 20
-    """Errors of form, after which the connection is closed."""
+    """Number of syntax errors after which the connection is closed."""
     idle_timeout_ms: int = 300_000
     """RFC 5321 §4.5.3.2.7: at least 5 minutes."""
     enforce_sync: bool = True
-    """Close the connection of a client that talks out of turn (RFC 2920 §3.1)."""
+    """Close the connection of a client that violates pipelining (RFC 2920 §3.1)."""
     enforce_7bit: bool = True
-    """Refuse 8-bit content that was not announced as such (RFC 6152 §3)."""
+    """Reject 8-bit content that was not announced with BODY=8BITMIME (RFC 6152 §3)."""
     data_without_recipients: bool = False
-    """Answer 354 although every recipient was refused, as some servers do, and refuse at the dot."""
+    """Reply 354 although every recipient was rejected, as some servers do, and reject at the dot."""
 
     address_tags: bool = True
-    """Let recipients' addresses ask for faults."""
+    """Whether recipients' addresses can cause faults."""
     rules: tuple[SandboxRule, ...] = ()
     personas: dict[str, float] = {}
-    """Name in ``personas.toml`` to its share of the recipients' domains. Asked after the rules and the tags."""
+    """Share of the recipients' domains, by name in ``personas.toml``. Applied after the rules and the tags."""
     require_authentication: bool = False
-    """Let personas refuse what is not signed, or not aligned with From. Nothing is looked up in the DNS."""
+    """Let personas reject messages that are unsigned or not aligned with From. DNS is not queried."""
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.private_key is None):
@@ -112,20 +112,26 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 def load_config(path: Path) -> SandboxConfig:
     """Read the configuration. Paths in it are relative to the file.
 
+    Args:
+        path: The file.
+
+    Returns:
+        The configuration, with its paths resolved.
+
     Raises:
-        ConfigError: the file cannot be read; ``where`` names the file and the field.
+        ConfigError: The file cannot be read or is invalid. ``where`` names the file and the field.
     """
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"The sandbox configuration cannot be read: {error.strerror}", where=str(path)) from error
-    except ValueError as error:  # no TOML, or no UTF-8
+    except ValueError as error:  # not TOML, or not UTF-8
         raise ConfigError(f"The sandbox configuration is not TOML: {error}", where=str(path)) from error
     try:
         config = msgspec.convert(raw, SandboxConfig)
     except msgspec.ValidationError as error:
-        found = _FIELD.fullmatch(str(error))
-        message, field = (found[1], found[2]) if found else (str(error), None)
+        match = _FIELD.fullmatch(str(error))
+        message, field = (match[1], match[2]) if match else (str(error), None)
         raise ConfigError(message, where=f"{path}: {field}" if field else str(path)) from error
     base = path.parent
     return msgspec.structs.replace(

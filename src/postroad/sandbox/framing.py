@@ -1,7 +1,7 @@
-"""From octets to command lines and message content, whatever the pieces they arrive in.
+"""Splits received octets into command lines and message content.
 
-Both methods that take something out return None while it has not fully arrived. Memory is bounded by the
-limits given, plus one piece.
+`Framer.line` and `Framer.content` return None while the next unit is incomplete. Memory is bounded by their limits plus
+one received chunk.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class LineFlaw(Enum):
 
 
 class TooLarge(Enum):
-    """The content went beyond the limit; it was read to its end and thrown away."""
+    """The content exceeded the limit. It was read to its end and discarded."""
 
     TOO_LARGE = "too large"
 
 
 class Framer:
-    """Collects what arrives and hands it out in the units of the protocol."""
+    """Buffers received octets and returns them in the units of the protocol."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -37,20 +37,27 @@ class Framer:
         self._overflowed = False
 
     def __len__(self) -> int:
-        """Octets that have arrived and were not taken yet."""
+        """Return the number of buffered octets."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> None:
         self._buffer += data
 
     def discard(self) -> None:
-        """Forget what was not taken. RFC 3207 §4.2: nothing said in clear survives into TLS."""
+        """Discard the buffer. RFC 3207 §4.2: data received before TLS must not be processed after it."""
         self._buffer.clear()
         self._searched = 0
         self._skipping_line = False
 
     def line(self, max_bytes: int) -> bytes | LineFlaw | None:
-        """Take one command line, without its CRLF. ``max_bytes`` counts it with its CRLF."""
+        """Take one command line.
+
+        Args:
+            max_bytes: Maximum length, including the CRLF.
+
+        Returns:
+            The line without its CRLF, a flaw, or None if the line is incomplete.
+        """
         buffer = self._buffer
         end = buffer.find(b"\n", self._searched)
         if end < 0:
@@ -73,9 +80,15 @@ class Framer:
         return line[:-2]
 
     def content(self, max_bytes: int) -> bytes | TooLarge | None:
-        """Take one message up to the final dot, still dot-stuffed, with its last CRLF.
+        """Take one message up to the final dot.
 
-        Only ``CRLF . CRLF`` ends it (RFC 5321 §4.1.1.4); look-alikes with a bare CR or LF are content.
+        Only ``CRLF . CRLF`` ends it (RFC 5321 §4.1.1.4). Variants with a bare CR or LF are content.
+
+        Args:
+            max_bytes: Maximum length of the dot-stuffed content.
+
+        Returns:
+            The content, still dot-stuffed, with its last CRLF. None if it is incomplete.
         """
         buffer = self._buffer
         if not self._in_content:
@@ -99,15 +112,15 @@ class Framer:
         return None
 
 
-def unstuffed(content: bytes) -> bytes:
-    """Return the content as it was before dot-stuffing (RFC 5321 §4.5.2)."""
+def unstuff_dots(content: bytes) -> bytes:
+    """Return the content without dot stuffing (RFC 5321 §4.5.2)."""
     if content.startswith(b"."):
         content = content[1:]
     return content.replace(b"\r\n.", b"\r\n") if b"\r\n." in content else content
 
 
-def flaw_of(content: bytes, *, max_line_bytes: int, eight_bit: bool) -> OrdinaryReply | None:
-    """Return why content that has arrived is refused, or None. ``max_line_bytes`` 0: any length."""
+def content_flaw(content: bytes, *, max_line_bytes: int, eight_bit: bool) -> OrdinaryReply | None:
+    """Return the reply that rejects content, or None. ``max_line_bytes`` 0: any length."""
     pairs = content.count(b"\r\n")
     if content.count(b"\n") != pairs:
         return OrdinaryReply.BARE_LF
@@ -123,7 +136,7 @@ def flaw_of(content: bytes, *, max_line_bytes: int, eight_bit: bool) -> Ordinary
 def _has_longer_line(content: bytes, max_line_bytes: int) -> bool:
     start = 0
     while start + max_line_bytes < len(content):
-        # The last line end within reach: everything before it lies in lines that are short enough.
+        # Skip to the last line end within the limit: all lines before it are short enough.
         end = content.rfind(b"\n", start, start + max_line_bytes)
         if end < 0:
             return True

@@ -1,7 +1,7 @@
-"""Personas: a sandbox that treats some recipients as Gmail would, others as Yahoo would. ``personas.toml`` is the data.
+"""Personas: the sandbox treats some recipients as Gmail does, others as Yahoo does. ``personas.toml`` is the data.
 
-A recipient's domain says who answers for it. Domains that are a persona's own are its own; of all others each persona
-has the share that it was given, always the same ones, and the rest is with nobody and well-behaved.
+The domain of a recipient determines its persona. Some domains belong to a persona by name. Of all others, each persona
+gets its configured share, always the same domains. The remaining domains have no persona and cause no faults.
 """
 
 from __future__ import annotations
@@ -18,24 +18,23 @@ from typing import NamedTuple
 import msgspec
 
 from postroad.clock import Clock
-from postroad.sandbox.rulebook import RuleBook, RuleVerdict, SessionView, part_of
+from postroad.sandbox.rulebook import RuleBook, RuleVerdict, SessionView, fraction_of
 from postroad.sandbox.rules import RulePhase, SandboxRule
 
 
 class Habit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One thing that a persona does, and who says so."""
+    """One behaviour of a persona, with its source. ``note``: which part of it is not published."""
 
     rule: SandboxRule
     source: str
     note: str = ""
-    """What of it is not published."""
 
 
 class Persona(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One table of ``personas.toml``."""
+    """A persona, one table of ``personas.toml``."""
 
     provider: str
-    """What delivery calls the mailbox provider."""
+    """The name of the mailbox provider in delivery."""
     domains: tuple[str, ...] = ()
     habits: tuple[Habit, ...]
 
@@ -48,158 +47,166 @@ def known_personas() -> Mapping[str, Persona]:
 
 
 def parse_shares(text: str) -> dict[str, float]:
-    """Read ``gmail=0.6,outlook=0.3``. Without a number a persona has its own domains only.
+    """Parse shares such as ``gmail=0.6,outlook=0.3``.
+
+    Args:
+        text: The shares. A persona without a number has only the domains that belong to it by name.
+
+    Returns:
+        The share of each persona.
 
     Raises:
-        ValueError: it is not of that form, or names what is not there, or more than the whole.
+        ValueError: The syntax is invalid, a persona is unknown, or the sum exceeds 1.
     """
     shares: dict[str, float] = {}
     for word in text.split(","):
         name, equals, number = (part.strip() for part in word.partition("="))
         if name in shares:
-            raise ValueError(f"{name} is there twice")
+            raise ValueError(f"{name} occurs twice")
         try:
             shares[name] = float(number) if equals else 0.0
         except ValueError:
-            raise ValueError(f"{word.strip()!r} is no share: write a name, = and a number, as in gmail=0.6") from None
+            raise ValueError(
+                f"{word.strip()!r} is not a share: write a name, = and a number, as in gmail=0.6"
+            ) from None
     require_shares(shares)
     return shares
 
 
 def require_shares(shares: Mapping[str, float]) -> None:
-    """Raises ValueError for a persona that is not known, and for shares that are none."""
+    """Check that all personas are known and their shares are valid. Raises ValueError."""
     for name, share in shares.items():
         if name not in known_personas():
             raise ValueError(f"there is no persona {name!r} (known: {', '.join(known_personas())})")
         if not (math.isfinite(share) and 0.0 <= share <= 1.0):
-            raise ValueError(f"the share of {name} lies between 0 and 1, as in gmail=0.6")
+            raise ValueError(f"the share of {name} must be between 0 and 1, as in gmail=0.6")
     if sum(shares.values()) > 1.0 + 1e-9:
-        raise ValueError(f"the shares are {sum(shares.values()):g} together, and 1 is all there is")
+        raise ValueError(f"the sum of the shares is {sum(shares.values()):g}, which is more than 1")
 
 
-class Cast:
-    """Which persona answers for which domain."""
+class PersonaMap:
+    """Maps domains to personas."""
 
     def __init__(self, shares: Mapping[str, float]) -> None:
         require_shares(shares)
         self._shares = dict(shares)
         self._own = {domain: name for name in shares for domain in known_personas()[name].domains}
-        self._found: dict[str, str | None] = {}
+        self._cache: dict[str, str | None] = {}
 
     def persona_of(self, domain: str) -> str | None:
-        """Return the name of the persona, or None for a domain that is well-behaved."""
+        """Return the name of the persona of a domain, or None."""
         domain = domain.lower()
-        if domain not in self._found:
-            self._found[domain] = self._own.get(domain) or self._by_share(domain)
-        return self._found[domain]
+        if domain not in self._cache:
+            self._cache[domain] = self._own.get(domain) or self._by_share(domain)
+        return self._cache[domain]
 
     def provider_of(self, domain: str) -> str | None:
-        """Return what delivery calls the provider of a domain, or None where no persona answers for it."""
+        """Return the provider of a domain, by its name in delivery, or None if the domain has no persona."""
         name = self.persona_of(domain)
         return None if name is None else known_personas()[name].provider
 
     def _by_share(self, domain: str) -> str | None:
-        part, reached = part_of(domain), 0.0
+        fraction, upper_bound = fraction_of(domain), 0.0
         for name, share in self._shares.items():
-            reached += share
-            if part < reached:
+            upper_bound += share
+            if fraction < upper_bound:
                 return name
         return None
 
 
-class Company:
-    """The personas of one running sandbox, each with what it remembers.
+class PersonaSet:
+    """The personas of one running sandbox, each with its state.
 
-    A connection talks to the persona of the recipient that it asked for last, so that one which a relay's client
-    shares among providers counts once.
+    A connection belongs to the persona of its last recipient, so that a relay's connection, which serves several
+    providers, is counted once.
     """
 
     def __init__(self, shares: Mapping[str, float], *, clock: Clock, rng: Random, require_authentication: bool) -> None:
-        self._cast = Cast(shares)
-        self._desks: dict[str, _Desk] = {}
-        self._talks: dict[int, _Talk] = {}
+        self._map = PersonaMap(shares)
+        self._states: dict[str, _PersonaState] = {}
+        self._peers: dict[int, _Peer] = {}
         for name in shares:
             rules = [habit.rule for habit in known_personas()[name].habits]
             if not require_authentication:
                 rules = [rule for rule in rules if rule.lacks is None]
-            self._desks[name] = _Desk(RuleBook(rules, clock=clock, rng=rng))
+            self._states[name] = _PersonaState(RuleBook(rules, clock=clock, rng=rng))
 
     def decide(
-        self, phase: RulePhase, scene: SessionView, recipients: Sequence[str], content: bytes
+        self, phase: RulePhase, session: SessionView, recipients: Sequence[str], content: bytes
     ) -> RuleVerdict | None:
-        """Ask the persona of each recipient; the first that has something to say says it for all."""
+        """Return the verdict of the first recipient's persona that has one, or None."""
         for recipient in recipients:
-            name = self._cast.persona_of(recipient.rpartition("@")[2])
-            self._turn_to(_Talk(name, scene.ip), scene.connection)
+            name = self._map.persona_of(recipient.rpartition("@")[2])
+            self._set_peer(_Peer(name, session.ip), session.connection)
             if name is not None:
-                verdict = self._desks[name].decide(phase, scene, recipient, content)
+                verdict = self._states[name].decide(phase, session, recipient, content)
                 if verdict is not None:
                     if verdict.reply is not None and verdict.reply.code == 421:
-                        self._turn_to(None, scene.connection)  # RFC 5321 §3.8: the connection ends with it.
+                        self._set_peer(None, session.connection)  # RFC 5321 §3.8: the server closes the connection.
                     return verdict
         return None
 
     def forget(self, connection: int) -> None:
-        """Let go of what was remembered about a connection that is gone."""
-        self._turn_to(None, connection)
-        for desk in self._desks.values():
-            desk.forget(connection)
+        """Delete the state of a closed connection."""
+        self._set_peer(None, connection)
+        for state in self._states.values():
+            state.forget(connection)
 
-    def _turn_to(self, talk: _Talk | None, connection: int) -> None:
-        before = self._talks.get(connection)
-        if before == talk:
+    def _set_peer(self, peer: _Peer | None, connection: int) -> None:
+        before = self._peers.get(connection)
+        if before == peer:
             return
         if before is not None and before.persona is not None:
-            self._desks[before.persona].clients[before.ip] -= 1
-        if talk is None:
-            del self._talks[connection]
+            self._states[before.persona].clients[before.ip] -= 1
+        if peer is None:
+            del self._peers[connection]
             return
-        self._talks[connection] = talk
-        if talk.persona is not None:
-            self._desks[talk.persona].clients[talk.ip] += 1
+        self._peers[connection] = peer
+        if peer.persona is not None:
+            self._states[peer.persona].clients[peer.ip] += 1
 
 
-class _Talk(NamedTuple):
+class _Peer(NamedTuple):
     persona: str | None
     ip: str
 
 
-class _Desk:
-    """One persona's: its rules, how many connections of each client talk to it, and how much each has said."""
+class _PersonaState:
+    """The state of one persona: its rules, its connections by client, and the transactions of each connection."""
 
     def __init__(self, rules: RuleBook) -> None:
         self.clients: Counter[str] = Counter()
         self._rules = rules
-        self._visits: dict[int, _Visit] = {}
+        self._transactions: dict[int, _TransactionCount] = {}
 
-    def decide(self, phase: RulePhase, scene: SessionView, recipient: str, content: bytes) -> RuleVerdict | None:
-        visit = self._visits.setdefault(scene.connection, _Visit())
-        if visit.transaction != scene.transactions:
-            visit.transaction = scene.transactions
-            visit.begun += 1
-        seen = _Seen(
-            connection=scene.connection,
-            ip=scene.ip,
-            sender=scene.sender,
-            transactions=visit.begun - 1,
-            open_connections=self.clients[scene.ip],
+    def decide(self, phase: RulePhase, session: SessionView, recipient: str, content: bytes) -> RuleVerdict | None:
+        count = self._transactions.setdefault(session.connection, _TransactionCount())
+        if count.transaction != session.transactions:
+            count.transaction = session.transactions
+            count.begun += 1
+        seen = _PersonaView(
+            connection=session.connection,
+            ip=session.ip,
+            sender=session.sender,
+            transactions=count.begun - 1,
+            open_connections=self.clients[session.ip],
         )
         return self._rules.decide(phase, seen, (recipient,), content)
 
     def forget(self, connection: int) -> None:
-        self._visits.pop(connection, None)
+        self._transactions.pop(connection, None)
         self._rules.forget(connection)
 
 
-class _Visit(msgspec.Struct):
-    """``transaction``: the last one that had a recipient of this persona. ``begun``: how many had."""
+class _TransactionCount(msgspec.Struct):
+    """``transaction``: number of the last one with a recipient of this persona. ``begun``: the count of those."""
 
     transaction: int = -1
     begun: int = 0
 
 
-class _Seen(msgspec.Struct):
-    """The scene as one persona sees it: this client's connections to it, and transactions before the present one."""
+class _PersonaView(msgspec.Struct):
+    """The session as one persona sees it: with this client's connections and earlier transactions for it only."""
 
     connection: int
     ip: str

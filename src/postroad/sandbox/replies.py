@@ -1,4 +1,4 @@
-"""SMTP replies, and the wording of real providers: ``replies.toml``, each with the page that documents it."""
+"""SMTP replies, and those of real providers in ``replies.toml``, each with the page that documents it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import msgspec
 
-#: RFC 5321 §4.2.2, for a reply that was asked for by its code alone.
+#: RFC 5321 §4.2.2, for a reply that is specified by its code only.
 _STANDARD_TEXT = {
     421: "Service not available, closing transmission channel",
     450: "Requested mail action not taken: mailbox unavailable",
@@ -27,16 +27,21 @@ _FIELD = re.compile(r"\{(\w+)\}")
 
 
 class SandboxReply(msgspec.Struct, frozen=True):
-    """A reply code, its enhanced code (RFC 3463; empty for a provider that gives none) and its lines."""
+    """A reply: its code, its enhanced code (RFC 3463, or empty) and its lines."""
 
     code: int
     enhanced: str
     lines: tuple[str, ...]
 
     def encode(self, *, enhanced: bool = True, fields: Mapping[str, str] | None = None) -> bytes:
-        """Return the reply as sent. RFC 2034 §4: the enhanced code stands on every line, or on none.
+        """Encode the reply for sending. RFC 2034 §4: the enhanced code is on every line.
 
-        ``{name}`` in a line is replaced from ``fields`` where that name is known.
+        Args:
+            enhanced: Whether to include the enhanced code.
+            fields: Values for ``{name}`` in the lines. Unknown names stay.
+
+        Returns:
+            The reply, with CRLF line ends.
         """
         prefix = f"{self.enhanced} " if enhanced and self.enhanced else ""
         last = len(self.lines) - 1
@@ -52,7 +57,7 @@ class ProviderReply(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     provider: str
     phase: str
-    """Where the provider is known to say it."""
+    """The phase in which the provider is known to send it."""
     code: int
     enhanced: str = ""
     lines: tuple[str, ...]
@@ -71,11 +76,17 @@ def provider_replies() -> Mapping[str, ProviderReply]:
     return msgspec.convert(tomllib.loads(text), dict[str, ProviderReply])
 
 
-def reply_of(text: str) -> SandboxReply:
-    """Return the reply that a fault names or spells out; a newline divides its lines.
+def parse_reply(text: str) -> SandboxReply:
+    """Parse the reply of a fault.
+
+    Args:
+        text: A name in ``replies.toml``, or a reply such as ``550 5.1.1 text``, with newlines between its lines.
+
+    Returns:
+        The reply.
 
     Raises:
-        ValueError: it is neither a known name nor of the form ``550 5.1.1 text``.
+        ValueError: The text is neither.
     """
     named = provider_replies().get(text)
     if named is not None:

@@ -1,7 +1,7 @@
-"""What the sandbox does wrong, as data: a rule says when, a fault says what.
+"""The faults of the sandbox as data: a rule is a condition, a fault is an effect.
 
-Rules are read in order and the first that applies wins; addresses may carry a fault of their own behind
-a ``+`` (see :mod:`postroad.sandbox.addresses`), which is looked at after the rules.
+Rules are evaluated in order, and the first that applies wins. After the rules, faults in recipients' addresses are
+evaluated (see :mod:`postroad.sandbox.addresses`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from enum import StrEnum
 
 import msgspec
 
-from postroad.sandbox.replies import reply_of
+from postroad.sandbox.replies import parse_reply
 
 
 class RulePhase(StrEnum):
-    """The moment of a session at which a fault happens, and by which refusals are counted."""
+    """The phase of a session in which a fault is applied. Rejections are counted by phase, too."""
 
     CONNECT = "connect"
     EHLO = "ehlo"
@@ -33,13 +33,13 @@ RECIPIENT_KNOWN = frozenset({RulePhase.RCPT, RulePhase.DATA, RulePhase.DOT})
 
 
 class ConnectionEnding(StrEnum):
-    """What becomes of the connection once the fault has happened."""
+    """What happens to the connection after a fault."""
 
     STAY = "stay"
     CLOSE = "close"
-    """The reply is sent, then the connection is closed. A 421 always ends so (RFC 5321 §3.8)."""
+    """The reply is sent, then the connection is closed, as always after a 421 (RFC 5321 §3.8)."""
     DROP = "drop"
-    """Closed instead of the reply; replies to earlier commands still arrive."""
+    """The connection is closed instead of the reply. Replies to earlier commands still arrive."""
     RESET = "reset"
     """Like DROP, by a TCP reset: the client may lose earlier replies too."""
     HANG = "hang"
@@ -47,56 +47,56 @@ class ConnectionEnding(StrEnum):
 
 
 class RuleScope(StrEnum):
-    """Who shares one rate."""
+    """The scope within which a rate is counted."""
 
     ALL = "all"
     CONNECTION = "connection"
     IP = "ip"
     SENDER = "sender"
     SENDER_DOMAIN = "sender-domain"
-    """Unlike SENDER it knows senders again whose return path differs for each message."""
+    """Unlike SENDER, it also covers senders whose return path differs for each message."""
     DOMAIN = "domain"
     RECIPIENT = "recipient"
 
 
 class MissingAuth(StrEnum):
-    """What a message can be seen to lack without asking the DNS."""
+    """A form of authentication whose absence can be detected without DNS."""
 
     SIGNATURE = "signature"
-    """A DKIM-Signature header (RFC 6376 §3.5). Whether one verifies is not looked at."""
+    """A DKIM-Signature field (RFC 6376 §3.5). It is not verified."""
     ALIGNMENT = "alignment"
-    """A signature or a return path of a domain that is that of From, or above or below it (RFC 7489 §3.1)."""
+    """A signature or a return path with a domain that is aligned with that of From (RFC 7489 §3.1)."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What happens in place of, or on top of, the ordinary reply."""
+    """An effect that replaces or modifies the ordinary reply."""
 
     reply: str = ""
     """A name from ``replies.toml`` (``gmail-unusual-rate``) or a reply (``550 5.1.1 No such user``).
     Empty: the ordinary one."""
     delay_ms: int = 0
-    """How long the reply (or the ending) is held back."""
+    """Delay of the reply, or of the ending."""
     byte_delay_ms: int = 0
-    """The reply trickles: one octet, then this long nothing."""
+    """Delay between the octets of the reply."""
     ending: ConnectionEnding = ConnectionEnding.STAY
     keep: bool = False
-    """At the final dot: the message is kept and in the ledger although the client is not told so."""
+    """At the final dot: the message is stored and logged although the client gets no 250."""
 
     def __post_init__(self) -> None:
         if self.reply:
-            reply_of(self.reply)
+            parse_reply(self.reply)
         if self.delay_ms < 0 or self.byte_delay_ms < 0:
-            raise ValueError("a delay is not negative")
+            raise ValueError("a delay must not be negative")
 
 
 class RuleRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """So many in every span of so long. What was refused does not count."""
+    """At most ``count`` in any period of ``per_ms``. Rejected ones do not count."""
 
     count: int
     per_ms: int
     scope: RuleScope = RuleScope.ALL
     rest_ms: int = 0
-    """Once it is exceeded nothing is admitted for so long; then it counts from nothing. 0: as soon as it has room."""
+    """If the rate is exceeded, reject everything for this time, then start at zero. 0: admit as soon as possible."""
 
     def __post_init__(self) -> None:
         if self.count < 0 or self.per_ms <= 0 or self.rest_ms < 0:
@@ -104,7 +104,7 @@ class RuleRate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class SandboxRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a fault happens: all that is said must hold. Patterns are shell patterns, blind to case."""
+    """A rule: a fault, and its conditions, all of which must hold. Patterns are shell patterns and ignore case."""
 
     phase: RulePhase
     fault: Fault
@@ -114,25 +114,25 @@ class SandboxRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     sender: str = "*"
     """The null sender is the empty string: the pattern ``""`` matches bounces only."""
     every: int = 1
-    """Only every so-many-th time that all before it holds."""
+    """Only every n-th time that the other conditions hold."""
     probability: float = 1.0
     first_attempts: int | None = None
-    """Greylisting by count: only the first so many attempts of a recipient."""
+    """Greylisting by count: only for the first n attempts to a recipient."""
     first_ms: int | None = None
-    """Greylisting by time: only until so long after the first attempt of a recipient."""
+    """Greylisting by time: only for this time after the first attempt to a recipient."""
     greylist_ms: int | None = None
-    """Greylisting as it is done: only until so long after the first attempt of a triplet of client, sender and
-    recipient, which is remembered from then on."""
+    """Usual greylisting: only for this time after the first attempt of a triplet of client, sender and recipient,
+    which is remembered from then on."""
     share: float = 1.0
-    """Only for this share of recipients, and always for the same ones."""
+    """Only for this share of recipients, always the same ones."""
     lacks: MissingAuth | None = None
-    """At the final dot: only for a message that lacks this."""
+    """At the final dot: only for a message without this."""
     over: RuleRate | None = None
-    """Only beyond this rate."""
+    """Only if this rate is exceeded."""
     connections_over: int | None = None
-    """Only while more connections than this are open, the present one included."""
+    """Only while more connections than this are open, including this one."""
     messages_over: int | None = None
-    """Only once this connection has begun so many transactions already."""
+    """Only after this connection has had so many transactions."""
 
     def __post_init__(self) -> None:
         if self.phase not in RECIPIENT_KNOWN and self.needs_recipient:
@@ -140,13 +140,13 @@ class SandboxRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.phase not in SENDER_KNOWN and self.needs_sender:
             raise ValueError(f"at {self.phase} no sender is known yet")
         if self.every < 1:
-            raise ValueError("every is 1 or more")
+            raise ValueError("every must be 1 or more")
         if not 0.0 <= self.probability <= 1.0:
-            raise ValueError("probability lies between 0 and 1")
+            raise ValueError("probability must be between 0 and 1")
         if not 0.0 <= self.share <= 1.0:
-            raise ValueError("share lies between 0 and 1")
+            raise ValueError("share must be between 0 and 1")
         if self.lacks is not None and self.phase is not RulePhase.DOT:
-            raise ValueError("what a message lacks shows at the final dot only")
+            raise ValueError("lacks can be checked at the final dot only")
         if self.fault.keep and self.phase is not RulePhase.DOT:
             raise ValueError("a message can be kept at the final dot only")
 

@@ -1,6 +1,6 @@
-"""AUTH mechanisms as generators: they yield a challenge, are sent the response, and return the user name.
+"""AUTH mechanisms as generators, which yield challenges, receive responses, and return the user name.
 
-A user name of None means that the credentials were wrong. Octets in, octets out; base64 is the caller's.
+None as user name means that the credentials are wrong. The caller does the base64 coding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Exchange = Generator[bytes, bytes, str | None]
 
 
 def exchange(mechanism: AuthMechanism, credentials: Mapping[str, str], initial: bytes | None, nonce: str) -> Exchange:
-    """Return the server's side of one authentication. ``nonce`` is what CRAM-MD5 challenges with."""
+    """Return the server side of one authentication. ``nonce``: the challenge of CRAM-MD5."""
     match mechanism:
         case AuthMechanism.PLAIN:
             return _plain(credentials, initial)
@@ -28,7 +28,7 @@ def exchange(mechanism: AuthMechanism, credentials: Mapping[str, str], initial: 
 
 
 def _plain(credentials: Mapping[str, str], initial: bytes | None) -> Exchange:
-    """RFC 4616: authorization identity, user and password, divided by NUL."""
+    """Check PLAIN (RFC 4616): authorization identity, user and password, separated by NUL."""
     response = initial if initial is not None else (yield b"")
     fields = response.split(b"\0")
     if len(fields) != 3:
@@ -37,14 +37,14 @@ def _plain(credentials: Mapping[str, str], initial: bytes | None) -> Exchange:
 
 
 def _login(credentials: Mapping[str, str], initial: bytes | None) -> Exchange:
-    """No RFC; draft-murchison-sasl-login, as every client speaks it."""
+    """Check LOGIN (draft-murchison-sasl-login; there is no RFC)."""
     user = initial if initial is not None else (yield b"Username:")
     password = yield b"Password:"
     return _checked(credentials, user, password)
 
 
 def _cram_md5(credentials: Mapping[str, str], nonce: str) -> Exchange:
-    """RFC 2195 §2: user, space, HMAC-MD5 of the challenge in hexadecimal."""
+    """Check CRAM-MD5 (RFC 2195 §2): user, space, HMAC-MD5 of the challenge in hexadecimal."""
     challenge = nonce.encode()
     response = yield challenge
     user, _, digest = response.rpartition(b" ")

@@ -1,4 +1,4 @@
-"""The sandbox itself: listens, watches over idle sessions, and ends cleanly."""
+"""The sandbox server: listens, closes idle sessions, and shuts down cleanly."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from typing import Self
 
 from postroad.clock import Clock, SystemClock
 from postroad.errors import ConfigError, UnavailableError
+from postroad.sandbox.accepted_log import AcceptedMessage, accepted
 from postroad.sandbox.config import SandboxConfig
 from postroad.sandbox.context import Counters, SandboxContext
-from postroad.sandbox.ledger import AcceptedMessage, accepted
-from postroad.sandbox.mailroom import MessageStore
-from postroad.sandbox.personas import Company
+from postroad.sandbox.personas import PersonaSet
 from postroad.sandbox.rulebook import RuleBook
 from postroad.sandbox.rules import SandboxRule
 from postroad.sandbox.session import HANDSHAKE_S, SandboxSession
+from postroad.sandbox.storage import MessageStore
 
-#: How long sessions have to leave when the sandbox stops, in seconds.
+#: Time for sessions to close when the sandbox stops, in seconds.
 _GRACE_S = 0.5
 
 
 class Sandbox:
     """A mail provider on loopback that misbehaves on request. Use as an async context manager.
 
-    ``rng`` decides by which chance rules apply and what CRAM-MD5 challenges with; ``clock`` measures delays,
-    rates, greylisting and idleness, and stamps what is kept.
+    ``rng`` is used for the probability of rules and the challenges of CRAM-MD5. ``clock`` is used for delays, rates,
+    greylisting, idle timeouts, and the times of stored messages.
     """
 
     def __init__(self, config: SandboxConfig, *, rng: Random | None = None, clock: Clock | None = None) -> None:
         self.config = config
         self._clock = clock or SystemClock()
-        self._rng = rng or Random()  # noqa: S311 - misbehaviour is no secret
+        self._rng = rng or Random()  # noqa: S311 - faults need no secret
         self._context: SandboxContext | None = None
         self._sessions: set[SandboxSession] = set()
         self._numbers = itertools.count(1)
@@ -48,16 +48,16 @@ class Sandbox:
     async def __aenter__(self) -> Self:
         config = self.config
         tls = _tls_context(config)
-        mailroom = MessageStore(Path(config.directory), config.keep, clock=self._clock, hostname=config.hostname)
-        self._owned.enter_context(mailroom)
+        storage = MessageStore(Path(config.directory), config.keep, clock=self._clock, hostname=config.hostname)
+        self._owned.enter_context(storage)
         try:
             self._context = SandboxContext(
                 config=config,
                 clock=self._clock,
                 rng=self._rng,
-                mailroom=mailroom,
+                storage=storage,
                 rules=self._book(config.rules),
-                company=self._company(),
+                personas=self._personas(),
                 tls=tls,
             )
             await self._listen(config.port, None)
@@ -79,7 +79,7 @@ class Sandbox:
             with suppress(asyncio.CancelledError):
                 await self._watch
         for session in list(self._sessions):
-            session.dismiss()
+            session.shut_down()
         await self._sessions_gone(_GRACE_S)
         for session in list(self._sessions):
             session.abort()
@@ -101,7 +101,7 @@ class Sandbox:
 
     @property
     def counters(self) -> Counters:
-        """What has happened so far; the object goes on counting."""
+        """The live counters."""
         return self._running.counters
 
     @property
@@ -109,19 +109,19 @@ class Sandbox:
         return self._running.rules.rules
 
     def use(self, rules: Iterable[SandboxRule]) -> None:
-        """Go on with these rules from the next command on. They begin without memory of what came before."""
+        """Replace the rules from the next command on. The new rules start without state."""
         self._running.rules = self._book(rules)
 
     @property
     def ledger_path(self) -> Path:
-        return self._running.mailroom.ledger.path
+        return self._running.storage.log.path
 
     @property
     def maildir_path(self) -> Path:
-        return self._running.mailroom.maildir
+        return self._running.storage.maildir
 
     def accepted(self) -> list[AcceptedMessage]:
-        """Read back the ledger."""
+        """Read the log of accepted messages."""
         return accepted(self.ledger_path)
 
     @property
@@ -133,12 +133,12 @@ class Sandbox:
     def _book(self, rules: Iterable[SandboxRule]) -> RuleBook:
         return RuleBook(rules, clock=self._clock, rng=self._rng, address_tags=self.config.address_tags)
 
-    def _company(self) -> Company | None:
+    def _personas(self) -> PersonaSet | None:
         config = self.config
         if not config.personas:
             return None
         strict = config.require_authentication
-        return Company(config.personas, clock=self._clock, rng=self._rng, require_authentication=strict)
+        return PersonaSet(config.personas, clock=self._clock, rng=self._rng, require_authentication=strict)
 
     async def _listen(self, port: int, tls: ssl.SSLContext | None) -> None:
         context, host = self._running, self.config.host
@@ -159,7 +159,7 @@ class Sandbox:
         except OSError as error:
             raise UnavailableError(
                 f"The sandbox cannot listen on {host}:{port}: {error.strerror}",
-                remedy="Choose another port, or 0 for any that is free.",
+                remedy="Choose another port, or 0 for any free port.",
             ) from error
         self._servers.append(server)
 
@@ -185,11 +185,18 @@ async def serve(
     rng: Random | None = None,
     clock: Clock | None = None,
 ) -> None:
-    """Run a sandbox until ``stop`` is set. ``ready`` is called once with the port that it listens on.
+    """Run a sandbox until ``stop`` is set.
+
+    Args:
+        config: The configuration.
+        stop: Ends the sandbox.
+        ready: Called once with the port on which the sandbox listens.
+        rng: Random numbers, see `Sandbox`.
+        clock: The clock, see `Sandbox`.
 
     Raises:
-        ConfigError: the certificate cannot be used.
-        UnavailableError: the port is taken, or the folder cannot be written.
+        ConfigError: The certificate cannot be used.
+        UnavailableError: The port is in use, or the folder cannot be written.
     """
     async with Sandbox(config, rng=rng, clock=clock) as sandbox:
         if ready is not None:

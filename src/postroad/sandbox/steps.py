@@ -1,4 +1,4 @@
-"""What a session does next: a reply, what comes after it, and the fault that bends it."""
+"""The steps of a session: a reply, the next state, and the fault to apply."""
 
 from __future__ import annotations
 
@@ -23,48 +23,48 @@ class NextState(Enum):
     CLOSE = auto()
 
 
-class DialogueStep(msgspec.Struct, frozen=True):
+class SessionStep(msgspec.Struct, frozen=True):
     reply: bytes
-    then: NextState = NextState.COMMAND
+    next_state: NextState = NextState.COMMAND
     fault: Fault | None = None
 
 
-class StepReplies:
-    """Makes the steps of one session, and counts what was refused."""
+class StepFactory:
+    """Creates the steps of one session, and counts rejections."""
 
     def __init__(self, context: SandboxContext) -> None:
         self._context = context
         self._errors = 0
         self.enhanced = Extension.ENHANCEDSTATUSCODES in context.offered
 
-    def say(self, phrase: OrdinaryReply, then: NextState = NextState.COMMAND) -> DialogueStep:
-        return DialogueStep(self._context.phrases[phrase], then)
+    def reply(self, phrase: OrdinaryReply, next_state: NextState = NextState.COMMAND) -> SessionStep:
+        return SessionStep(self._context.phrases[phrase], next_state)
 
-    def refuse(self, phase: RulePhase, phrase: OrdinaryReply) -> DialogueStep:
+    def refuse(self, phase: RulePhase, phrase: OrdinaryReply) -> SessionStep:
         self._context.counters.refused[phase] += 1
-        return self.say(phrase)
+        return self.reply(phrase)
 
-    def error(self, phrase: OrdinaryReply, phase: RulePhase | None = None) -> DialogueStep:
-        """Refuse a command for its form. Too many such, and the connection ends."""
+    def error(self, phrase: OrdinaryReply, phase: RulePhase | None = None) -> SessionStep:
+        """Reject a command with a syntax or sequence error. After too many of them the connection is closed."""
         if phase is not None:
             self._context.counters.refused[phase] += 1
         self._errors += 1
         if self._errors < self._context.config.max_command_errors:
-            return self.say(phrase)
+            return self.reply(phrase)
         phrases = self._context.phrases
-        return DialogueStep(phrases[phrase] + phrases[OrdinaryReply.TOO_MANY_ERRORS], NextState.CLOSE)
+        return SessionStep(phrases[phrase] + phrases[OrdinaryReply.TOO_MANY_ERRORS], NextState.CLOSE)
 
-    def judged(
-        self, phase: RulePhase, verdict: RuleVerdict, ordinary: DialogueStep, fields: Mapping[str, str] | None = None
-    ) -> DialogueStep:
-        """Return the ordinary step, bent by the verdict. ``fields`` fill the wording of the reply."""
+    def with_verdict(
+        self, phase: RulePhase, verdict: RuleVerdict, ordinary: SessionStep, fields: Mapping[str, str] | None = None
+    ) -> SessionStep:
+        """Return the ordinary step, modified by a verdict. ``fields``: values for the text of the reply."""
         reply = verdict.reply
         if reply is None:
-            return DialogueStep(ordinary.reply, ordinary.then, verdict.fault)
-        then = ordinary.then
+            return SessionStep(ordinary.reply, ordinary.next_state, verdict.fault)
+        next_state = ordinary.next_state
         if reply.code >= 400:
             self._context.counters.refused[phase] += 1
-            # RFC 5321 §3.8: after 421 the server closes. So it does when it refuses the greeting or QUIT.
-            ends = reply.code == 421 or then is NextState.CLOSE or phase is RulePhase.CONNECT
-            then = NextState.CLOSE if ends else NextState.COMMAND
-        return DialogueStep(reply.encode(enhanced=self.enhanced, fields=fields), then, verdict.fault)
+            # RFC 5321 §3.8: the server closes after a 421, and after a rejection at the greeting or at QUIT.
+            ends = reply.code == 421 or next_state is NextState.CLOSE or phase is RulePhase.CONNECT
+            next_state = NextState.CLOSE if ends else NextState.COMMAND
+        return SessionStep(reply.encode(enhanced=self.enhanced, fields=fields), next_state, verdict.fault)

@@ -1,7 +1,7 @@
-"""The ledger of what was accepted: one JSON object a line, written before the client hears of it.
+"""The log of accepted messages: one JSON object per line, written before the client gets the reply.
 
-A test counts here, by Message-ID, what the provider truly took, whatever became of the client. A line is in
-the file once the write returns, so it outlives the end of either process; it is not synced to the disk.
+Tests count by Message-ID which messages the provider accepted, whatever happened to the client. A line is in the file
+when the write returns, so it survives the end of either process. The file is not synced to disk.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from postroad.errors import DataError, UnavailableError
 
 
 class AcceptedMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """One message that was taken for one recipient."""
+    """One message that was accepted for one recipient."""
 
     message_id: str | None
-    """The Message-ID header's value with its angle brackets; None if there was no such header."""
+    """The value of the Message-ID field with its angle brackets. None if there is no such field."""
     sender: str
     """The envelope sender; empty for a bounce."""
     recipient: str
@@ -31,15 +31,15 @@ class AcceptedMessage(msgspec.Struct, frozen=True, kw_only=True):
     """Octets of the content as received."""
     at: datetime
     path: str | None
-    """Where the content is, relative to the ledger's folder; None if it was not kept."""
+    """The file of the content, relative to the log's folder. None if it was not stored."""
 
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(AcceptedMessage)
 
 
-class Ledger:
-    """Appends to a ledger file. One writer a file."""
+class AcceptedLog:
+    """Appends to a log file. A file must have one writer only."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,7 +49,9 @@ class Ledger:
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
-            raise UnavailableError(f"The ledger cannot be opened: {error.strerror}", where=str(self.path)) from error
+            raise UnavailableError(
+                f"The log of accepted messages cannot be opened: {error.strerror}", where=str(self.path)
+            ) from error
         self._cut_torn_line()
         return self
 
@@ -61,20 +63,23 @@ class Ledger:
             self._descriptor = -1
 
     def append(self, entries: Iterable[AcceptedMessage]) -> None:
-        """Write all entries, or none.
+        """Write all entries, or none of them.
+
+        Args:
+            entries: The entries.
 
         Raises:
-            OSError: they could not be written.
+            OSError: They could not be written.
         """
         lines = b"".join(_encoder.encode(entry) + b"\n" for entry in entries)
         written = os.write(self._descriptor, lines)
         if written < len(lines):
-            # The disk filled up in the middle: take the piece back, it was promised to nobody.
+            # The disk is full: remove the partial line, for which no reply was sent.
             os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def _cut_torn_line(self) -> None:
-        """Remove the piece of a line that a killed sandbox left: its 250 was never sent."""
+        """Remove a partial last line, which a killed sandbox left. Its 250 was never sent."""
         size = os.fstat(self._descriptor).st_size
         end = size
         while end > 0:
@@ -89,20 +94,26 @@ class Ledger:
 
 
 def accepted(path: Path) -> list[AcceptedMessage]:
-    """Read a ledger, also while it is being written: a last line without its end is left out.
+    """Read a log, which may be being written: a partial last line is ignored.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The entries, in order.
 
     Raises:
-        DataError: there is no such file, or a whole line of it is no entry; ``where`` says which.
+        DataError: The file cannot be read, or a complete line is invalid. ``where`` names the line.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"The ledger cannot be read: {error.strerror}", where=str(path)) from error
+        raise DataError(f"The log of accepted messages cannot be read: {error.strerror}", where=str(path)) from error
     entries: list[AcceptedMessage] = []
     *lines, _torn = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
             entries.append(_decoder.decode(line))
         except msgspec.DecodeError as error:
-            raise DataError(f"This line is no ledger entry: {error}", where=f"{path}:{number}") from error
+            raise DataError(f"The line is not a valid entry: {error}", where=f"{path}:{number}") from error
     return entries

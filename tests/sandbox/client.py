@@ -1,4 +1,4 @@
-"""A raw SMTP client, and a clock that is turned by hand."""
+"""A raw SMTP client, and a clock that a test advances."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIMIT_S = 10.0
 
 
 class Wire:
-    """Says exactly what it is told to, and hands replies back as text."""
+    """Sends exactly the given octets, and returns replies as text."""
 
     def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         self._address = (host, port)
@@ -35,7 +35,7 @@ class Wire:
         self.writer.write(octets)
 
     async def reply(self) -> str:
-        """One whole reply, its lines joined by newlines."""
+        """Return one complete reply, its lines joined by newlines."""
         lines: list[str] = []
         async with asyncio.timeout(LIMIT_S):
             while True:
@@ -49,30 +49,30 @@ class Wire:
         return await self.reply()
 
     async def greeted(self, *, hello: str = "EHLO client.test") -> str:
-        """Take the greeting, and return the reply to EHLO."""
+        """Read the greeting, and return the reply to EHLO."""
         assert (await self.reply()).startswith("220 ")
         return await self.ask(hello)
 
     async def envelope(self, sender: str = "ann@from.test", recipient: str = "bob@to.test") -> str:
-        """MAIL and RCPT; returns the reply to RCPT."""
+        """Send MAIL and RCPT. Return the reply to RCPT."""
         assert (await self.ask(f"MAIL FROM:<{sender}>")).startswith("250")
         return await self.ask(f"RCPT TO:<{recipient}>")
 
     async def deliver(self, content: bytes = b"Subject: hi\r\n\r\nhello\r\n", recipient: str = "bob@to.test") -> str:
-        """A whole transaction; returns the reply to the final dot."""
+        """Run a complete transaction. Return the reply to the final dot."""
         assert (await self.envelope(recipient=recipient)).startswith("250")
         assert (await self.ask("DATA")).startswith("354")
         self.send(content + b".\r\n")
         return await self.reply()
 
     async def rest(self) -> bytes:
-        """Everything up to the server's closing; fails if it does not close."""
+        """Return everything up to the end of the connection. Fails if the server does not close it."""
         async with asyncio.timeout(LIMIT_S):
             return await self.reader.read()
 
 
 class HandClock:
-    """A clock that stands still until ``advance``."""
+    """A clock that changes only by ``advance``."""
 
     def __init__(self) -> None:
         self._now_ms = 1_800_000_000_000
@@ -100,12 +100,12 @@ class HandClock:
                 future.set_result(None)
 
     async def asked_for(self, seconds: float) -> None:
-        """Return once somebody sleeps for this long."""
+        """Return once a task sleeps for this long."""
         await eventually(lambda: any(asked == seconds and not f.done() for _, asked, f in self._sleepers.values()))
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Return once the condition holds; fails if it never does."""
+    """Return once the condition holds. Fails if it does not in time."""
     async with asyncio.timeout(LIMIT_S):
         while not condition():
             await asyncio.sleep(0.001)

@@ -1,8 +1,7 @@
-"""Keeps what was accepted: one file a message in a Maildir, and a line a recipient in the ledger.
+"""Stores accepted messages: one file per message in a Maildir, and one line per recipient in the log.
 
-Files are written straight from the event loop. A writer thread was measured: it costs the same processor
-time, and a message would be announced before its file is there. Where only the count matters,
-``keep = "ledger"`` costs less than half.
+Files are written on the event loop. A writer thread was measured: it takes the same processor time, and the log entry
+would precede the file. If only the count matters, ``keep = "ledger"`` costs less than half.
 """
 
 from __future__ import annotations
@@ -22,34 +21,33 @@ import msgspec
 
 from postroad.clock import Clock
 from postroad.errors import UnavailableError
-from postroad.sandbox.config import Keep
-from postroad.sandbox.ledger import AcceptedMessage, Ledger
+from postroad.sandbox.accepted_log import AcceptedLog, AcceptedMessage
+from postroad.sandbox.config import StorageMode
 
 _MESSAGE_ID = re.compile(rb"^message-id:(?:[ \t]|\r\n[ \t])*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
 class StoredEnvelope(msgspec.Struct, frozen=True):
-    """What is known of a message besides its content."""
+    """The envelope of a message, and how it was received."""
 
     sender: str
     recipients: tuple[str, ...]
     helo: str
     ip: str
     protocol: str
-    """``ESMTPSA`` and its like (RFC 3848)."""
+    """The protocol, such as ``ESMTPSA`` (RFC 3848)."""
 
 
 class MessageStore:
-    """The sandbox's memory on disk. Use as a context manager."""
+    """Writes accepted messages to disk. Use it as a context manager."""
 
-    def __init__(self, directory: Path, keep: Keep, *, clock: Clock, hostname: str) -> None:
+    def __init__(self, directory: Path, mode: StorageMode, *, clock: Clock, hostname: str) -> None:
         self.maildir = directory / "Maildir"
-        self.ledger = Ledger(directory / "accepted.jsonl")
-        self._keep = keep
+        self.log = AcceptedLog(directory / "accepted.jsonl")
+        self._mode = mode
         self._clock = clock
         self._hostname = hostname
-        # Names must differ from those of every other run on the same Maildir, so they take no part in the
-        # sandbox's repeatable chance.
+        # File names must differ between runs on the same Maildir, so they do not use the reproducible random numbers.
         self._run = secrets.token_hex(4)
         self._count = 0
         self._stamped = (-1, "")
@@ -57,41 +55,48 @@ class MessageStore:
     def __enter__(self) -> Self:
         try:
             self.maildir.parent.mkdir(parents=True, exist_ok=True)
-            if self._keep is not Keep.LEDGER:
+            if self._mode is not StorageMode.LEDGER:
                 for folder in ("tmp", "new", "cur"):
                     (self.maildir / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UnavailableError(
-                f"The sandbox's folder cannot be made: {error.strerror}", where=str(error.filename)
+                f"The sandbox's folder cannot be created: {error.strerror}", where=str(error.filename)
             ) from error
-        if self._keep is not Keep.MAILDIR:
-            self.ledger.__enter__()
+        if self._mode is not StorageMode.MAILDIR:
+            self.log.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._keep is not Keep.MAILDIR:
-            self.ledger.__exit__(kind, error, trace)
+        if self._mode is not StorageMode.MAILDIR:
+            self.log.__exit__(kind, error, trace)
 
-    def keep(self, envelope: StoredEnvelope, content: bytes) -> str:
-        """Keep a message for all its recipients, and return the name it is kept under.
+    def store(self, envelope: StoredEnvelope, content: bytes) -> str:
+        """Store a message for all its recipients.
+
+        Args:
+            envelope: The envelope.
+            content: The content, without dot stuffing.
+
+        Returns:
+            The queue id.
 
         Raises:
-            OSError: it could not be kept, and nothing of it was.
+            OSError: The message could not be stored, and no part of it is.
         """
         self._count += 1
         at = self._clock.now()
         queue_id = f"{self._run}{self._count:X}"
         name = f"{int(at.timestamp())}.R{self._run}Q{self._count}.{self._hostname}"
         path = None
-        if self._keep is not Keep.LEDGER:
+        if self._mode is not StorageMode.LEDGER:
             self._write(name, self._trace(envelope, queue_id, at), content)
             path = f"Maildir/new/{name}"
-        if self._keep is not Keep.MAILDIR:
+        if self._mode is not StorageMode.MAILDIR:
             message_id = message_id_of(content)
             try:
-                self.ledger.append(
+                self.log.append(
                     AcceptedMessage(
                         message_id=message_id,
                         sender=envelope.sender,
@@ -125,7 +130,7 @@ class MessageStore:
             raise
 
     def _trace(self, envelope: StoredEnvelope, queue_id: str, at: datetime) -> bytes:
-        """Return the lines in front of the content: RFC 5321 §4.4, and the recipients of the envelope."""
+        """Return the trace fields before the content (RFC 5321 §4.4), and the recipients of the envelope."""
         second = int(at.timestamp())
         if self._stamped[0] != second:
             self._stamped = (second, format_datetime(at.astimezone(UTC)))
@@ -139,7 +144,7 @@ class MessageStore:
 
 
 def message_id_of(content: bytes) -> str | None:
-    """Return the value of the Message-ID header, or None. It may stand on a line of its own (folded)."""
+    """Return the value of the Message-ID field, which may be folded, or None."""
     end = content.find(b"\r\n\r\n")
-    found = _MESSAGE_ID.search(content, 0, end if end >= 0 else len(content))
-    return found[1].strip().decode("utf-8", "replace") if found else None
+    match = _MESSAGE_ID.search(content, 0, end if end >= 0 else len(content))
+    return match[1].strip().decode("utf-8", "replace") if match else None

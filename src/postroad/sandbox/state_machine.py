@@ -1,6 +1,6 @@
-"""One SMTP session as a state machine: a line or a message goes in, a step comes out. Nothing here waits.
+"""One SMTP session as a state machine that maps a line or a message to a step, without waiting.
 
-The one effect is that an accepted message is kept before its step is returned.
+Its only side effect: an accepted message is stored before its step is returned.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from postroad.sandbox import commands
 from postroad.sandbox.authentication import Authentication
 from postroad.sandbox.config import Extension
 from postroad.sandbox.context import SandboxContext
-from postroad.sandbox.framing import LineFlaw, TooLarge, flaw_of, unstuffed
-from postroad.sandbox.mailroom import StoredEnvelope
+from postroad.sandbox.framing import LineFlaw, TooLarge, content_flaw, unstuff_dots
 from postroad.sandbox.phrases import OrdinaryReply
 from postroad.sandbox.replies import SandboxReply
 from postroad.sandbox.rulebook import RuleVerdict
 from postroad.sandbox.rules import RulePhase
-from postroad.sandbox.steps import DialogueStep, NextState, StepReplies
+from postroad.sandbox.steps import NextState, SessionStep, StepFactory
+from postroad.sandbox.storage import StoredEnvelope
 
 #: Longest command line with its CRLF, in octets: RFC 5321 §4.5.3.1.4, RFC 4954 §4.
 MAX_COMMAND_BYTES, MAX_AUTH_BYTES = 512, 12_288
-#: What extensions add to MAIL: RFC 1870 §3 (26), RFC 6152 §2 (17), RFC 6531 §3.1 (10), RFC 4954 §3 (500).
+#: Extensions lengthen MAIL: RFC 1870 §3 (26), RFC 6152 §2 (17), RFC 6531 §3.1 (10), RFC 4954 §3 (500).
 MAX_MAIL_BYTES = MAX_COMMAND_BYTES + 26 + 17 + 10 + 500
-#: Nothing may be sent behind these before their reply: RFC 2920 §3.1, RFC 4954 §4. NOOP and QUIT belong to
-#: that list too, but a client that sends more behind them does no harm.
+#: After these a client must wait for the reply: RFC 2920 §3.1, RFC 4954 §4. The RFC lists NOOP and QUIT too, but data
+#: after them is harmless.
 _ENDS_GROUP = frozenset({"EHLO", "HELO", "DATA", "AUTH"})
 _HELLO = re.compile(r"[^\s<>()@,;\\\"]{1,255}")
 
 
 class SandboxTransaction(msgspec.Struct):
-    """What MAIL began: RFC 5321 §3.3."""
+    """A transaction, from MAIL to the final dot (RFC 5321 §3.3)."""
 
     sender: str
     eight_bit: bool
@@ -43,7 +43,7 @@ class SandboxTransaction(msgspec.Struct):
 
 
 class SmtpStateMachine:
-    """The state of one session, from the greeting to QUIT. It is the scene that rules look at."""
+    """The state of one session, from the greeting to QUIT. It is also the `SessionView` of the rules."""
 
     def __init__(self, context: SandboxContext, *, connection: int, ip: str, secure: bool) -> None:
         self.connection = connection
@@ -51,7 +51,7 @@ class SmtpStateMachine:
         self.secure = secure
         self.transactions = 0
         self._context = context
-        self._answers = StepReplies(context)
+        self._steps = StepFactory(context)
         self._authentication = Authentication(context)
         self._transaction: SandboxTransaction | None = None
         self._helo: str | None = None
@@ -65,62 +65,64 @@ class SmtpStateMachine:
     def open_connections(self) -> int:
         return self._context.counters.open_connections
 
-    def greet(self) -> DialogueStep:
+    def greet(self) -> SessionStep:
         greeting = f"220 {self._context.config.hostname} ESMTP Postroad sandbox\r\n"
-        return self._concluded(RulePhase.CONNECT, DialogueStep(greeting.encode()))
+        return self._decided(RulePhase.CONNECT, SessionStep(greeting.encode()))
 
     def secured(self) -> None:
-        """Begin anew inside TLS. RFC 3207 §4.2: nothing the client said before it counts."""
+        """Reset the session inside TLS. RFC 3207 §4.2: earlier commands of the client are discarded."""
         self.secure = True
         self._helo, self._transaction = None, None
         self._authentication = Authentication(self._context)
 
-    def flawed(self, flaw: LineFlaw) -> DialogueStep:
-        return self._answers.error(flaw.value)
+    def flawed(self, flaw: LineFlaw) -> SessionStep:
+        return self._steps.error(flaw.value)
 
-    def command(self, line: bytes, *, more: bool) -> DialogueStep:
-        """Answer one line. ``more``: octets have arrived behind it already."""
-        if self._authentication.under_way:
+    def command(self, line: bytes, *, more: bool) -> SessionStep:
+        """Process one line. ``more``: whether further octets have arrived already."""
+        if self._authentication.in_progress:
             return self._authenticated(self._authentication.respond(line))
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError:
-            return self._answers.error(OrdinaryReply.BAD_UTF8)
+            return self._steps.error(OrdinaryReply.BAD_UTF8)
         verb, _, arguments = text.partition(" ")
         verb = verb.upper()
         handler = self._handlers.get(verb)
         if handler is None:
-            return self._answers.error(OrdinaryReply.UNKNOWN_COMMAND)
+            return self._steps.error(OrdinaryReply.UNKNOWN_COMMAND)
         if len(line) + 2 > _LIMITS.get(verb, MAX_COMMAND_BYTES):
-            return self._answers.error(OrdinaryReply.LINE_TOO_LONG)
+            return self._steps.error(OrdinaryReply.LINE_TOO_LONG)
         if more and self._out_of_turn(verb):
-            return self._answers.say(OrdinaryReply.OUT_OF_TURN, NextState.CLOSE)
+            return self._steps.reply(OrdinaryReply.OUT_OF_TURN, NextState.CLOSE)
         return handler(self, arguments)
 
-    def message(self, arrived: bytes | TooLarge) -> DialogueStep:
-        """Answer the final dot; the message is kept before this returns, or refused."""
+    def message(self, arrived: bytes | TooLarge) -> SessionStep:
+        """Process a message after its final dot. It is stored before this returns, or rejected."""
         transaction, config = self._transaction, self._context.config
         if transaction is None or not transaction.recipients:
             self._transaction = None
-            return self._answers.refuse(RulePhase.DOT, OrdinaryReply.NO_VALID_RECIPIENTS)
-        content = b"" if isinstance(arrived, TooLarge) else unstuffed(arrived)
+            return self._steps.refuse(RulePhase.DOT, OrdinaryReply.NO_VALID_RECIPIENTS)
+        content = b"" if isinstance(arrived, TooLarge) else unstuff_dots(arrived)
         if isinstance(arrived, TooLarge) or len(content) > config.max_message_bytes:
             self._transaction = None
-            return self._answers.refuse(RulePhase.DOT, OrdinaryReply.TOO_LARGE)
+            return self._steps.refuse(RulePhase.DOT, OrdinaryReply.TOO_LARGE)
         eight_bit = transaction.eight_bit or not config.enforce_7bit
-        flaw = flaw_of(content, max_line_bytes=config.max_line_bytes, eight_bit=eight_bit)
+        flaw = content_flaw(content, max_line_bytes=config.max_line_bytes, eight_bit=eight_bit)
         if flaw is not None:
             self._transaction = None
-            return self._answers.refuse(RulePhase.DOT, flaw)
+            return self._steps.refuse(RulePhase.DOT, flaw)
         verdict = self._context.decide(RulePhase.DOT, self, transaction.recipients, content)
-        step = self._settled(transaction, verdict, content)
+        step = self._store_message(transaction, verdict, content)
         self._transaction = None
         return step
 
-    def _settled(self, transaction: SandboxTransaction, verdict: RuleVerdict | None, content: bytes) -> DialogueStep:
+    def _store_message(
+        self, transaction: SandboxTransaction, verdict: RuleVerdict | None, content: bytes
+    ) -> SessionStep:
         counters = self._context.counters
         refused = verdict is not None and verdict.refuses
-        ordinary = DialogueStep(b"")
+        ordinary = SessionStep(b"")
         if not refused or (verdict is not None and verdict.fault.keep):
             envelope = StoredEnvelope(
                 transaction.sender,
@@ -130,29 +132,29 @@ class SmtpStateMachine:
                 self._protocol(transaction),
             )
             try:
-                queue_id = self._context.mailroom.keep(envelope, content)
+                queue_id = self._context.storage.store(envelope, content)
             except OSError:
-                return self._answers.refuse(RulePhase.DOT, OrdinaryReply.NO_SPACE)
-            code = "250 2.0.0" if self._answers.enhanced else "250"
-            ordinary = DialogueStep(f"{code} Ok: queued as {queue_id}\r\n".encode())
+                return self._steps.refuse(RulePhase.DOT, OrdinaryReply.NO_SPACE)
+            code = "250 2.0.0" if self._steps.enhanced else "250"
+            ordinary = SessionStep(f"{code} Ok: queued as {queue_id}\r\n".encode())
             counters.kept_unsaid += refused
         if not refused:
             counters.accepted += 1
             counters.accepted_recipients += len(transaction.recipients)
-        return self._judged(RulePhase.DOT, verdict, ordinary)
+        return self._with_verdict(RulePhase.DOT, verdict, ordinary)
 
-    # One method a command. Each answers with a step.
+    # The handlers of the commands.
 
-    def _ehlo(self, arguments: str) -> DialogueStep:
+    def _ehlo(self, arguments: str) -> SessionStep:
         return self._hello(arguments, extended=True)
 
-    def _helo_only(self, arguments: str) -> DialogueStep:
+    def _helo_only(self, arguments: str) -> SessionStep:
         return self._hello(arguments, extended=False)
 
-    def _hello(self, arguments: str, *, extended: bool) -> DialogueStep:
+    def _hello(self, arguments: str, *, extended: bool) -> SessionStep:
         name = arguments.strip()
         if not _HELLO.fullmatch(name):
-            return self._answers.error(OrdinaryReply.EHLO_SYNTAX, RulePhase.EHLO)
+            return self._steps.error(OrdinaryReply.EHLO_SYNTAX, RulePhase.EHLO)
         verdict = self._context.decide(RulePhase.EHLO, self)
         if verdict is None or not verdict.refuses:
             self._helo, self._extended, self._transaction = name, extended, None
@@ -160,7 +162,7 @@ class SmtpStateMachine:
         if extended:
             lines += self._keywords()
         ordinary = SandboxReply(250, "", tuple(lines))
-        return self._judged(RulePhase.EHLO, verdict, DialogueStep(ordinary.encode()))
+        return self._with_verdict(RulePhase.EHLO, verdict, SessionStep(ordinary.encode()))
 
     def _keywords(self) -> list[str]:
         offered, config = self._context.offered, self._context.config
@@ -174,57 +176,57 @@ class SmtpStateMachine:
             if extension in offered and not (extension is Extension.STARTTLS and self.secure)
         ]
 
-    def _starttls(self, arguments: str) -> DialogueStep:
+    def _starttls(self, arguments: str) -> SessionStep:
         if not self._offers(Extension.STARTTLS):
-            return self._answers.error(OrdinaryReply.NOT_OFFERED, RulePhase.STARTTLS)
+            return self._steps.error(OrdinaryReply.NOT_OFFERED, RulePhase.STARTTLS)
         if self.secure:
-            return self._answers.error(OrdinaryReply.ALREADY_SECURE, RulePhase.STARTTLS)
+            return self._steps.error(OrdinaryReply.ALREADY_SECURE, RulePhase.STARTTLS)
         if arguments:
-            return self._answers.error(OrdinaryReply.NO_PARAMETERS, RulePhase.STARTTLS)
-        return self._concluded(RulePhase.STARTTLS, self._answers.say(OrdinaryReply.READY_FOR_TLS, NextState.TLS))
+            return self._steps.error(OrdinaryReply.NO_PARAMETERS, RulePhase.STARTTLS)
+        return self._decided(RulePhase.STARTTLS, self._steps.reply(OrdinaryReply.READY_FOR_TLS, NextState.TLS))
 
-    def _auth(self, arguments: str) -> DialogueStep:
+    def _auth(self, arguments: str) -> SessionStep:
         words = arguments.split()
         problem = OrdinaryReply.NOT_OFFERED if not self._offers(Extension.AUTH) else None
         if problem is None and self._context.config.require_tls and not self.secure:
             problem = OrdinaryReply.TLS_REQUIRED
         if problem is None and self._transaction is not None:
             problem = OrdinaryReply.AUTH_IN_TRANSACTION
-        problem = problem or self._authentication.problem_with(words)
+        problem = problem or self._authentication.refusal_of(words)
         if problem is not None:
-            return self._answers.error(problem, RulePhase.AUTH)
+            return self._steps.error(problem, RulePhase.AUTH)
         verdict = self._context.decide(RulePhase.AUTH, self)
         if verdict is not None and verdict.refuses:
-            return self._judged(RulePhase.AUTH, verdict, DialogueStep(b""))
-        return self._judged(RulePhase.AUTH, verdict, self._authenticated(self._authentication.begin(words)))
+            return self._with_verdict(RulePhase.AUTH, verdict, SessionStep(b""))
+        return self._with_verdict(RulePhase.AUTH, verdict, self._authenticated(self._authentication.begin(words)))
 
-    def _authenticated(self, outcome: bytes | OrdinaryReply) -> DialogueStep:
+    def _authenticated(self, outcome: bytes | OrdinaryReply) -> SessionStep:
         if isinstance(outcome, bytes):
-            return DialogueStep(outcome)
+            return SessionStep(outcome)
         if outcome is OrdinaryReply.AUTHENTICATED:
-            return self._answers.say(outcome)
-        return self._answers.error(outcome, RulePhase.AUTH)
+            return self._steps.reply(outcome)
+        return self._steps.error(outcome, RulePhase.AUTH)
 
-    def _mail(self, arguments: str) -> DialogueStep:
+    def _mail(self, arguments: str) -> SessionStep:
         problem = self._mail_problem()
         if problem is not None:
-            return self._answers.error(problem, RulePhase.MAIL)
+            return self._steps.error(problem, RulePhase.MAIL)
         parsed = commands.parse_from(arguments)
         if isinstance(parsed, OrdinaryReply):
-            return self._answers.error(parsed, RulePhase.MAIL)
+            return self._steps.error(parsed, RulePhase.MAIL)
         sender, parameters = parsed
-        problem = self._parameter_problem(parameters)
+        problem = commands.parameter_refusal(parameters, self._offers, self._context.config.max_message_bytes)
         if problem is None and not sender.isascii() and "SMTPUTF8" not in parameters:
             problem = OrdinaryReply.NEEDS_SMTPUTF8
         if problem is OrdinaryReply.TOO_LARGE:
-            return self._answers.refuse(RulePhase.MAIL, problem)
+            return self._steps.refuse(RulePhase.MAIL, problem)
         if problem is not None:
-            return self._answers.error(problem, RulePhase.MAIL)
+            return self._steps.error(problem, RulePhase.MAIL)
         self._transaction = SandboxTransaction(
             sender, eight_bit=parameters.get("BODY", "").upper() == "8BITMIME", utf8="SMTPUTF8" in parameters
         )
         verdict = self._context.decide(RulePhase.MAIL, self)
-        step = self._judged(RulePhase.MAIL, verdict, self._answers.say(OrdinaryReply.SENDER_OK))
+        step = self._with_verdict(RulePhase.MAIL, verdict, self._steps.reply(OrdinaryReply.SENDER_OK))
         if verdict is not None and verdict.refuses:
             self._transaction = None
         else:
@@ -241,74 +243,55 @@ class SmtpStateMachine:
             return OrdinaryReply.AUTH_REQUIRED
         return OrdinaryReply.NESTED_MAIL if self._transaction is not None else None
 
-    def _parameter_problem(self, parameters: dict[str, str]) -> OrdinaryReply | None:
-        for keyword, value in parameters.items():
-            match keyword:
-                case "SIZE" if self._offers(Extension.SIZE):
-                    if not (value.isascii() and value.isdigit() and len(value) <= 20):
-                        return OrdinaryReply.SIZE_SYNTAX
-                    if int(value) > self._context.config.max_message_bytes:
-                        return OrdinaryReply.TOO_LARGE
-                case "BODY" if self._offers(Extension.EIGHTBITMIME):
-                    if value.upper() not in ("7BIT", "8BITMIME"):
-                        return OrdinaryReply.BODY_SYNTAX
-                case "SMTPUTF8" if self._offers(Extension.SMTPUTF8) and not value:
-                    pass
-                case "AUTH" if self._offers(Extension.AUTH) and value:
-                    pass  # RFC 4954 §5: a sandbox trusts nobody more for it
-                case _:
-                    return OrdinaryReply.UNKNOWN_PARAMETER
-        return None
-
-    def _rcpt(self, arguments: str) -> DialogueStep:
+    def _rcpt(self, arguments: str) -> SessionStep:
         transaction = self._transaction
         if transaction is None:
-            return self._answers.error(OrdinaryReply.NEED_MAIL, RulePhase.RCPT)
+            return self._steps.error(OrdinaryReply.NEED_MAIL, RulePhase.RCPT)
         parsed = commands.parse_to(arguments)
         if isinstance(parsed, OrdinaryReply):
-            return self._answers.error(parsed, RulePhase.RCPT)
+            return self._steps.error(parsed, RulePhase.RCPT)
         recipient, parameters = parsed
         if parameters:
-            return self._answers.error(OrdinaryReply.UNKNOWN_PARAMETER, RulePhase.RCPT)
+            return self._steps.error(OrdinaryReply.UNKNOWN_PARAMETER, RulePhase.RCPT)
         if not recipient.isascii() and not transaction.utf8:
-            return self._answers.error(OrdinaryReply.NEEDS_SMTPUTF8, RulePhase.RCPT)
+            return self._steps.error(OrdinaryReply.NEEDS_SMTPUTF8, RulePhase.RCPT)
         if len(transaction.recipients) >= self._context.config.max_recipients:
-            return self._answers.refuse(RulePhase.RCPT, OrdinaryReply.TOO_MANY_RECIPIENTS)
+            return self._steps.refuse(RulePhase.RCPT, OrdinaryReply.TOO_MANY_RECIPIENTS)
         verdict = self._context.decide(RulePhase.RCPT, self, (recipient,))
         if verdict is None or not verdict.refuses:
             transaction.recipients.append(recipient)
-        return self._judged(RulePhase.RCPT, verdict, self._answers.say(OrdinaryReply.RECIPIENT_OK))
+        return self._with_verdict(RulePhase.RCPT, verdict, self._steps.reply(OrdinaryReply.RECIPIENT_OK))
 
-    def _data(self, arguments: str) -> DialogueStep:
+    def _data(self, arguments: str) -> SessionStep:
         transaction = self._transaction
         if arguments:
-            return self._answers.error(OrdinaryReply.NO_PARAMETERS, RulePhase.DATA)
+            return self._steps.error(OrdinaryReply.NO_PARAMETERS, RulePhase.DATA)
         if transaction is None:
-            return self._answers.error(OrdinaryReply.NEED_MAIL, RulePhase.DATA)
+            return self._steps.error(OrdinaryReply.NEED_MAIL, RulePhase.DATA)
         if not transaction.recipients and not self._context.config.data_without_recipients:
-            return self._answers.refuse(RulePhase.DATA, OrdinaryReply.NO_VALID_RECIPIENTS)
+            return self._steps.refuse(RulePhase.DATA, OrdinaryReply.NO_VALID_RECIPIENTS)
         verdict = self._context.decide(RulePhase.DATA, self, transaction.recipients)
-        step = self._judged(RulePhase.DATA, verdict, self._answers.say(OrdinaryReply.GO_AHEAD, NextState.CONTENT))
+        step = self._with_verdict(RulePhase.DATA, verdict, self._steps.reply(OrdinaryReply.GO_AHEAD, NextState.CONTENT))
         if verdict is not None and verdict.refuses:
             self._transaction = None
         return step
 
-    def _rset(self, arguments: str) -> DialogueStep:
+    def _rset(self, arguments: str) -> SessionStep:
         if arguments:
-            return self._answers.error(OrdinaryReply.NO_PARAMETERS)
+            return self._steps.error(OrdinaryReply.NO_PARAMETERS)
         self._transaction = None
-        return self._answers.say(OrdinaryReply.OK)
+        return self._steps.reply(OrdinaryReply.OK)
 
-    def _noop(self, _arguments: str) -> DialogueStep:
-        return self._answers.say(OrdinaryReply.OK)
+    def _noop(self, _arguments: str) -> SessionStep:
+        return self._steps.reply(OrdinaryReply.OK)
 
-    def _vrfy(self, _arguments: str) -> DialogueStep:
-        return self._answers.say(OrdinaryReply.NO_VRFY)
+    def _vrfy(self, _arguments: str) -> SessionStep:
+        return self._steps.reply(OrdinaryReply.NO_VRFY)
 
-    def _quit(self, _arguments: str) -> DialogueStep:
-        return self._concluded(RulePhase.QUIT, self._answers.say(OrdinaryReply.BYE, NextState.CLOSE))
+    def _quit(self, _arguments: str) -> SessionStep:
+        return self._decided(RulePhase.QUIT, self._steps.reply(OrdinaryReply.BYE, NextState.CLOSE))
 
-    _handlers: ClassVar[dict[str, Callable[[SmtpStateMachine, str], DialogueStep]]] = {
+    _handlers: ClassVar[dict[str, Callable[[SmtpStateMachine, str], SessionStep]]] = {
         "EHLO": _ehlo,
         "HELO": _helo_only,
         "STARTTLS": _starttls,
@@ -323,10 +306,10 @@ class SmtpStateMachine:
         "QUIT": _quit,
     }
 
-    def _concluded(self, phase: RulePhase, ordinary: DialogueStep) -> DialogueStep:
-        return self._judged(phase, self._context.decide(phase, self), ordinary)
+    def _decided(self, phase: RulePhase, ordinary: SessionStep) -> SessionStep:
+        return self._with_verdict(phase, self._context.decide(phase, self), ordinary)
 
-    def _judged(self, phase: RulePhase, verdict: RuleVerdict | None, ordinary: DialogueStep) -> DialogueStep:
+    def _with_verdict(self, phase: RulePhase, verdict: RuleVerdict | None, ordinary: SessionStep) -> SessionStep:
         if verdict is None:
             return ordinary
         local_part, _, domain = verdict.recipient.rpartition("@")
@@ -341,7 +324,7 @@ class SmtpStateMachine:
             "sender": sender,
             "sender_domain": sender.rpartition("@")[2],
         }
-        return self._answers.judged(phase, verdict, ordinary, fields)
+        return self._steps.with_verdict(phase, verdict, ordinary, fields)
 
     def _offers(self, extension: Extension) -> bool:
         return self._extended and extension in self._context.offered
@@ -353,7 +336,7 @@ class SmtpStateMachine:
         return verb in _ENDS_GROUP or (not pipelining and verb not in ("QUIT", "STARTTLS"))
 
     def _protocol(self, transaction: SandboxTransaction) -> str:
-        """RFC 3848: S for TLS, A for AUTH; RFC 6531 §4.3: UTF8 in front."""
+        """Return the protocol for Received. RFC 3848: S for TLS, A for AUTH. RFC 6531 §4.3: UTF8 as prefix."""
         if not self._extended:
             return "SMTP"
         base = "UTF8SMTP" if transaction.utf8 else "ESMTP"

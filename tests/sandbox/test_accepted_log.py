@@ -1,4 +1,4 @@
-"""The ledger says what was truly accepted, and says it before the client hears of it."""
+"""The log contains every accepted message, before the client gets the reply."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from postroad.errors import DataError
-from postroad.sandbox import AcceptedMessage, Keep, RulePhase, accepted
-from postroad.sandbox.ledger import Ledger
-from postroad.sandbox.mailroom import message_id_of
+from postroad.sandbox import AcceptedMessage, RulePhase, StorageMode, accepted
+from postroad.sandbox.accepted_log import AcceptedLog
+from postroad.sandbox.storage import message_id_of
+from tests.sandbox.client import HandClock, eventually
 from tests.sandbox.conftest import Bench
-from tests.sandbox.wire import HandClock, eventually
 
 FULL = Path("/dev/full")
 
@@ -28,7 +28,7 @@ def entry(number: int) -> AcceptedMessage:
     )
 
 
-async def test_the_line_is_in_the_ledger_while_the_250_is_still_held_back(bench: Bench, hand_clock: HandClock) -> None:
+async def test_the_log_has_the_line_before_a_delayed_250(bench: Bench, hand_clock: HandClock) -> None:
     sandbox = await bench.sandbox(clock=hand_clock)
     wire = await bench.hello(sandbox)
     assert (await wire.envelope(recipient="b+slow-2000ms@to.test")).startswith("250")
@@ -42,9 +42,7 @@ async def test_the_line_is_in_the_ledger_while_the_250_is_still_held_back(bench:
     assert (await wire.reply()).startswith("250 2.0.0 Ok: queued as ")
 
 
-async def test_a_client_that_dies_after_the_dot_leaves_its_message_in_the_ledger(
-    bench: Bench, hand_clock: HandClock
-) -> None:
+async def test_a_message_is_logged_if_the_client_dies_after_the_dot(bench: Bench, hand_clock: HandClock) -> None:
     sandbox = await bench.sandbox(clock=hand_clock)
     wire = await bench.hello(sandbox)
     assert (await wire.envelope(recipient="b+slow-2000ms@to.test")).startswith("250")
@@ -72,7 +70,7 @@ async def test_no_250_without_a_ledger_line(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("keep", "file", "line"), [("maildir", 1, 0), ("ledger", 0, 1), ("both", 1, 1)])
 async def test_what_is_kept_where_is_a_choice(bench: Bench, keep: str, file: int, line: int) -> None:
-    sandbox = await bench.sandbox(keep=Keep(keep))
+    sandbox = await bench.sandbox(keep=StorageMode(keep))
     wire = await bench.hello(sandbox)
     assert (await wire.deliver()).startswith("250")
     new = sandbox.maildir_path / "new"
@@ -90,15 +88,15 @@ async def test_a_second_sandbox_goes_on_with_the_same_folder(bench: Bench, hand_
     assert len(list((second.maildir_path / "new").iterdir())) == 2
 
 
-def test_a_torn_last_line_is_left_out_by_readers_and_cut_by_the_next_writer(tmp_path: Path) -> None:
+def test_a_partial_line_is_ignored_and_then_removed(tmp_path: Path) -> None:
     path = tmp_path / "accepted.jsonl"
-    with Ledger(path) as ledger:
+    with AcceptedLog(path) as ledger:
         ledger.append([entry(1), entry(2)])
     whole = path.read_bytes()
     for torn in (b"{", b'{"message_id":"<3@from.test>"', whole.splitlines()[0], b'{"x":"' + b"y" * 200_000):
         path.write_bytes(whole + torn)
         assert accepted(path) == [entry(1), entry(2)]
-        with Ledger(path) as ledger:
+        with AcceptedLog(path) as ledger:
             ledger.append([entry(3)])
         assert accepted(path) == [entry(1), entry(2), entry(3)]
 
@@ -107,19 +105,19 @@ def test_a_ledger_that_is_one_torn_line_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "accepted.jsonl"
     path.write_bytes(b'{"message_id"')
     assert accepted(path) == []
-    with Ledger(path):
+    with AcceptedLog(path):
         pass
     assert path.read_bytes() == b""
 
 
 def test_a_whole_line_that_is_no_entry_is_named(tmp_path: Path) -> None:
     path = tmp_path / "accepted.jsonl"
-    with Ledger(path) as ledger:
+    with AcceptedLog(path) as ledger:
         ledger.append([entry(1)])
     path.write_bytes(path.read_bytes() + b"nonsense\n")
-    with pytest.raises(DataError, match=r"accepted\.jsonl:2: This line is no ledger entry"):
+    with pytest.raises(DataError, match=r"accepted\.jsonl:2: The line is not a valid entry"):
         accepted(path)
-    with pytest.raises(DataError, match=r"missing\.jsonl: The ledger cannot be read"):
+    with pytest.raises(DataError, match=r"missing\.jsonl: The log of accepted messages cannot be read"):
         accepted(tmp_path / "missing.jsonl")
 
 
