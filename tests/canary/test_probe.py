@@ -153,7 +153,7 @@ async def test_an_invalid_signature_differs_from_dns(settings: Settings, receive
     assert report.verdict is RecordVerdict.FAIL
 
 
-async def test_what_is_refused_or_lost_or_not_spoken_of_is_said(
+async def test_rejected_lost_and_unreported_canaries_are_findings(
     settings: Settings, receiver: Receiver, engine: sa.Engine
 ) -> None:
     receiver.says = "mx.other.example; spf=pass"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postroad.canary.compare import compare, promises
-from postroad.canary.results import CanaryResult, read_field, results_of
+from postroad.canary.compare import compare, expected_results
+from postroad.canary.results import CanaryResult, parse_field, parse_results
 from postroad.dns.finding import Code, Finding, Standard, make_finding
 
 MX = "mx.receiver.example"
@@ -44,7 +44,7 @@ ALL: dict[Standard, bool | None] = dict.fromkeys((Standard.SPF, Standard.DKIM, S
     ],
 )
 def test_a_field_is_read_as_the_standard_says(value: str, results: list[tuple[str, str, dict[str, str]]]) -> None:
-    found_ = read_field(value, MX)
+    found_ = parse_field(value, MX)
     if "x;y" in value:  # the rest of a quoted local part is another's matter
         assert [(r.method, r.result) for r in found_] == [(m, r) for m, r, _ in results]
     else:
@@ -53,8 +53,8 @@ def test_a_field_is_read_as_the_standard_says(value: str, results: list[tuple[st
 
 @given(st.text(max_size=200))
 def test_no_field_is_too_strange(text: str) -> None:
-    read_field(f"{MX};{text}", MX)
-    read_field(text, MX)
+    parse_field(f"{MX};{text}", MX)
+    parse_field(text, MX)
 
 
 def test_only_the_fields_of_the_named_host_count() -> None:
@@ -62,18 +62,18 @@ def test_only_the_fields_of_the_named_host_count() -> None:
         f"Authentication-Results: {MX}; spf=fail\r\nAuthentication-Results: forged.example; dkim=pass\r\n"
         f"Authentication-Results: {MX}; dkim=none\r\n\r\nAuthentication-Results: {MX}; dmarc=pass\r\n"
     ).encode()
-    assert [(r.method, r.result) for r in results_of(raw, MX)] == [("spf", "fail"), ("dkim", "none")]
+    assert [(r.method, r.result) for r in parse_results(raw, MX)] == [("spf", "fail"), ("dkim", "none")]
 
 
-def judged(*results: CanaryResult, promised: dict[Standard, bool | None] | None = None) -> dict[str, str]:
-    findings = compare(results, promised or ALL, sender="news@example.com", authserv_id=MX)
+def compared(*results: CanaryResult, expected: dict[Standard, bool | None] | None = None) -> dict[str, str]:
+    findings = compare(results, expected or ALL, sender="news@example.com", authserv_id=MX)
     return {finding.subject.partition(" ")[0]: finding.code for finding in findings}
 
 
 def test_a_finding_for_each_method() -> None:
     spf = CanaryResult("spf", "pass", {"smtp.mailfrom": "b.example.com"})
     dkim = CanaryResult("dkim", "fail", {"header.d": "example.com"})
-    assert judged(spf, dkim) == {"SPF": "canary.ok", "DKIM": "canary.differs", "DMARC": "canary.unsaid"}
+    assert compared(spf, dkim) == {"SPF": "canary.ok", "DKIM": "canary.differs", "DMARC": "canary.unsaid"}
 
 
 def test_only_an_aligned_signature_counts_and_one_suffices() -> None:
@@ -81,13 +81,13 @@ def test_only_an_aligned_signature_counts_and_one_suffices() -> None:
     ours = CanaryResult("dkim", "pass", {"header.d": "example.com"})
     broken = CanaryResult("dkim", "fail", {"header.i": "@example.com"})
     lookalike = CanaryResult("dkim", "pass", {"header.d": "notexample.com"})
-    assert judged(relay)["DKIM"] == "canary.unsaid"
-    assert judged(relay, lookalike, broken)["DKIM"] == "canary.differs"
-    assert judged(broken, ours)["DKIM"] == "canary.ok"
+    assert compared(relay)["DKIM"] == "canary.unsaid"
+    assert compared(relay, lookalike, broken)["DKIM"] == "canary.differs"
+    assert compared(broken, ours)["DKIM"] == "canary.ok"
 
 
 @pytest.mark.parametrize(
-    ("result", "promised", "code"),
+    ("result", "expected", "code"),
     [
         ("pass", True, "canary.ok"),
         ("pass", None, "canary.ok"),
@@ -99,8 +99,8 @@ def test_only_an_aligned_signature_counts_and_one_suffices() -> None:
         ("temperror", True, "canary.temporary"),
     ],
 )
-def test_results_are_compared_with_dns(result: str, promised: bool | None, code: str) -> None:
-    assert judged(CanaryResult("spf", result, {}), promised=ALL | {Standard.SPF: promised})["SPF"] == code
+def test_results_are_compared_with_dns(result: str, expected: bool | None, code: str) -> None:
+    assert compared(CanaryResult("spf", result, {}), expected=ALL | {Standard.SPF: expected})["SPF"] == code
 
 
 def test_without_a_word_of_the_host_there_is_one_finding() -> None:
@@ -110,7 +110,7 @@ def test_without_a_word_of_the_host_there_is_one_finding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("codes", "promised"),
+    ("codes", "expected"),
     [
         ([Code.SPF_OK], True),
         ([Code.SPF_OK, Code.SPF_LOOKUPS_MANY], True),
@@ -119,6 +119,6 @@ def test_without_a_word_of_the_host_there_is_one_finding() -> None:
         ([], None),
     ],
 )
-def test_dns_promises_what_nothing_fails_of(codes: list[Code], promised: bool | None) -> None:
+def test_expected_results_by_the_findings_of_dns(codes: list[Code], expected: bool | None) -> None:
     findings: list[Finding] = [make_finding(code, "example.com", "seen") for code in codes]
-    assert promises(findings)[Standard.SPF] is promised
+    assert expected_results(findings)[Standard.SPF] is expected

@@ -1,1 +1,1 @@
-"""Canaries: messages to a mailbox of the operator's own, to compare what a receiver sees with what DNS promises."""
+"""Canaries: messages to the operator's own mailbox, to compare the receiver's authentication results with DNS."""

@@ -1,6 +1,6 @@
-"""Send a canary by a sender's own route, wait for it in the mailbox, and see what its receiver wrote on it.
+"""Sends a canary by a sender's own route, waits for it in the mailbox, and reads the receiver's results.
 
-It is merged, signed and sent as any message is. It goes by no queue: who is held back or paused can be looked into.
+It is merged, signed and sent as any message is, but not queued, so that held and paused senders can be checked too.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from datetime import timedelta
 from email.parser import BytesHeaderParser
 from random import Random
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from msgspec import Struct
 
 from postroad.bounce.sources.poll import open_source
-from postroad.canary.compare import compare, promises
-from postroad.canary.results import results_of
+from postroad.canary.compare import compare, expected_results
+from postroad.canary.results import parse_results
 from postroad.clock import Clock
 from postroad.delivery.destinations import Destinations
 from postroad.delivery.outcome import NoMailHostError
@@ -37,7 +38,7 @@ from postroad.smtp.errors import TransportError, UnsendableError
 
 PAGE = 50
 MAX_PAGES = 20
-"""Of one look into the mailbox, which is to be the canary's own."""
+"""Maximum number of pages in one search of the mailbox, which should be used for canaries only."""
 
 TEXT = (
     "This message shows its sender how it arrives. Nothing need be done about it.\n\n"
@@ -46,7 +47,7 @@ TEXT = (
 
 
 class CanaryReport(Struct, frozen=True, kw_only=True):
-    """What came of one sender's canary."""
+    """The findings about one sender's canary."""
 
     sender: str
     findings: tuple[Finding, ...]
@@ -66,116 +67,123 @@ async def send_canary(
     clock: Clock,
     environ: Mapping[str, str],
 ) -> CanaryReport:
-    """Send a sender's canary and say what came of it.
+    """Send a sender's canary, wait for it, and compare the receiver's results with DNS.
 
-    Raises ConfigError where the settings name no mailbox for it, or one that cannot be opened; UnavailableError while
-    the mailbox's server is away.
+    Args:
+        settings: The settings.
+        name: The sender's name in the settings.
+        engine: The database.
+        resolver: Sends the DNS queries.
+        signer: Makes the tokens of the message.
+        clock: The clock.
+        environ: Environment variables, which may hold DKIM keys.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigError: The settings name no mailbox for canaries, or it cannot be opened.
+        UnavailableError: The server of the mailbox is unavailable.
     """
     canary = settings.canary
     if canary is None:
         raise ConfigError("there is no mailbox for canaries", where="canary", remedy="Add a section [canary].")
-    sender = settings.sender(name)
-    promised = await _promised(settings, name, resolver, environ)
+    probe = _Probe(settings, name, engine, resolver, signer, clock, environ)
+    address = settings.sender(name).address
+    expected = await probe.expected_results()
     token = secrets.token_hex(16)
-    refusal = await _send(settings, name, canary.address, token, engine, resolver, signer, clock, environ)
-    if refusal is not None:
-        return CanaryReport(sender=name, findings=(make_finding(Code.CANARY_REFUSED, sender.address, refusal),))
-    raw = await _await(canary, token, clock)
+    error = await probe.send(canary.address, token)
+    if error is not None:
+        return CanaryReport(sender=name, findings=(make_finding(Code.CANARY_REFUSED, address, error),))
+    raw = await _wait_for_canary(canary, token, clock)
     if raw is None:
-        seen = f"it was accepted, and was not in the mailbox within {canary.wait_ms / 1000:g} s"
-        remedy = "Look into the spam folder, and into the log of the route's host."
-        return CanaryReport(
-            sender=name, findings=(make_finding(Code.CANARY_LOST, sender.address, seen, remedy=remedy),)
-        )
-    results = results_of(raw, canary.authserv_id)
-    findings = compare(results, promised, sender=sender.address, authserv_id=canary.authserv_id)
-    return CanaryReport(sender=name, findings=tuple(findings))
-
-
-async def _promised(
-    settings: Settings, name: str, resolver: Resolver, environ: Mapping[str, str]
-) -> dict[Standard, bool | None]:
-    identity = identity_of(settings, name, environ)
-    signing = await dkim.check(resolver, identity)
-    signed = any(finding.verdict is RecordVerdict.PASS for finding in signing) or None
-    rest = await asyncio.gather(spf.check(resolver, identity), dmarc.check(resolver, identity, signed=signed))
-    return promises([*signing, *(finding for each in rest for finding in each)])
-
-
-def canary_message(
-    settings: Settings,
-    name: str,
-    address: str,
-    token: str,
-    signer: TokenSigner,
-    clock: Clock,
-    environ: Mapping[str, str],
-) -> Message:
-    """Return the message, signed as the sender's are. Its number is that of no touch: what comes back matches none."""
-    sender = settings.sender(name)
-    compiled = compile_message(
-        MessageSource(subject=_subject(token), text=TEXT, name="canary"),
-        sender=SenderIdentity(
-            address=sender.address,
-            display_name=sender.name,
-            reply_to=sender.reply_to,
-            postal_address=sender.postal_address,
-            bounce_domain=sender.bounce_domain,
-        ),
-        signer=signer,
-        public_url=settings.public_url,
-        dkim=load_signers(settings, environ).get(name),
+        seen = f"it was accepted, but was not in the mailbox within {canary.wait_ms / 1000:g} s"
+        remedy = "Check the spam folder, and the log of the route's host."
+        return CanaryReport(sender=name, findings=(make_finding(Code.CANARY_LOST, address, seen, remedy=remedy),))
+    results = parse_results(raw, canary.authserv_id)
+    return CanaryReport(
+        sender=name,
+        findings=tuple(compare(results, expected, sender=address, authserv_id=canary.authserv_id)),
     )
-    number = 2**62 + clock.now_ms()
-    return compiled.merge(number, address, {}, clock.now()).signed()
 
 
-async def _send(
-    settings: Settings,
-    name: str,
-    address: str,
-    token: str,
-    engine: sa.Engine,
-    resolver: Resolver,
-    signer: TokenSigner,
-    clock: Clock,
-    environ: Mapping[str, str],
-) -> str | None:
-    """Send it. Returns why it could not be; None: it was accepted."""
-    sender = settings.sender(name)
-    message = await asyncio.to_thread(canary_message, settings, name, address, token, signer, clock, environ)
-    async with open_routes(
-        {sender.route: settings.routes[sender.route]},
-        shaping=read_shaping(settings.delivery.shaping),
-        resolver=resolver,
-        engine=engine,
-        clock=clock,
-        rng=Random(),  # noqa: S311  (it chooses among equals)
-        destinations=Destinations.of(settings.delivery, concurrency=1),
-    ) as routes:
-        origin = origins_of(settings.senders).get(sender.address, ANYWHERE)
-        try:
-            reply = await routes[sender.route].send(message, _before_body, origin)
-        except (TransportError, UnsendableError, NoMailHostError) as error:
-            return f"it could not be sent: {error.reason}"
-    return None if reply.code == 250 else f"it was refused: {reply}"
+class _Probe(NamedTuple):
+    """What a canary of one sender needs."""
+
+    settings: Settings
+    name: str
+    engine: sa.Engine
+    resolver: Resolver
+    signer: TokenSigner
+    clock: Clock
+    environ: Mapping[str, str]
+
+    async def expected_results(self) -> dict[Standard, bool | None]:
+        """Return whether mail of the sender should pass according to DNS, by standard."""
+        identity = identity_of(self.settings, self.name, self.environ)
+        signing = await dkim.check(self.resolver, identity)
+        signed = any(finding.verdict is RecordVerdict.PASS for finding in signing) or None
+        others = await asyncio.gather(
+            spf.check(self.resolver, identity), dmarc.check(self.resolver, identity, signed=signed)
+        )
+        return expected_results([*signing, *(finding for findings in others for finding in findings)])
+
+    async def send(self, address: str, token: str) -> str | None:
+        """Send the canary by the sender's route. Return why it was not accepted, or None if it was."""
+        settings = self.settings
+        sender = settings.sender(self.name)
+        message = await asyncio.to_thread(self._message, address, token)
+        async with open_routes(
+            {sender.route: settings.routes[sender.route]},
+            shaping=read_shaping(settings.delivery.shaping),
+            resolver=self.resolver,
+            engine=self.engine,
+            clock=self.clock,
+            rng=Random(),  # noqa: S311  (chooses between equal hosts)
+            destinations=Destinations.of(settings.delivery, concurrency=1),
+        ) as routes:
+            origin = origins_of(settings.senders).get(sender.address, ANYWHERE)
+            try:
+                reply = await routes[sender.route].send(message, _before_body, origin)
+            except (TransportError, UnsendableError, NoMailHostError) as error:
+                return f"it could not be sent: {error.reason}"
+        return None if reply.code == 250 else f"it was rejected: {reply}"
+
+    def _message(self, address: str, token: str) -> Message:
+        """Return the message, signed as other mail of the sender. Its number is not that of a touch."""
+        sender = self.settings.sender(self.name)
+        compiled = compile_message(
+            MessageSource(subject=_subject(token), text=TEXT, name="canary"),
+            sender=SenderIdentity(
+                address=sender.address,
+                display_name=sender.name,
+                reply_to=sender.reply_to,
+                postal_address=sender.postal_address,
+                bounce_domain=sender.bounce_domain,
+            ),
+            signer=self.signer,
+            public_url=self.settings.public_url,
+            dkim=load_signers(self.settings, self.environ).get(self.name),
+        )
+        number = 2**62 + self.clock.now_ms()
+        return compiled.merge(number, address, {}, self.clock.now()).signed()
 
 
 async def _before_body() -> None:
-    """No queue is to be told."""
+    """Do nothing: a canary is not in a queue."""
 
 
-async def _await(canary: CanarySettings, token: str, clock: Clock) -> bytes | None:
-    until = clock.now() + timedelta(milliseconds=canary.wait_ms)
+async def _wait_for_canary(canary: CanarySettings, token: str, clock: Clock) -> bytes | None:
+    deadline = clock.now() + timedelta(milliseconds=canary.wait_ms)
     while True:
-        raw = await asyncio.to_thread(_look, canary.mailbox, token)
-        if raw is not None or clock.now() >= until:
+        raw = await asyncio.to_thread(_find_canary, canary.mailbox, token)
+        if raw is not None or clock.now() >= deadline:
             return raw
         await clock.sleep(canary.look_ms / 1000)
 
 
-def _look(mailbox: SourceSettings, token: str) -> bytes | None:
-    """Find the canary in the mailbox, and put it aside. Other mail stays."""
+def _find_canary(mailbox: SourceSettings, token: str) -> bytes | None:
+    """Find the canary in the mailbox, and acknowledge it. Other mail stays unread."""
     source = open_source(mailbox)
     try:
         for _ in range(MAX_PAGES):

@@ -1,7 +1,7 @@
-"""What a receiver says of a message's authentication, in its Authentication-Results (RFC 8601).
+"""Parses a receiver's authentication results in Authentication-Results (RFC 8601).
 
-Anybody can write such a field. Only those of the one host that the operator names count (§5), and that host is to
-remove what others wrote in its name.
+Any host can add such a field. Only fields of the host that the operator configured count (§5). That host must remove
+fields that others added with its name.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ _QUOTED_PAIR = re.compile(r"\\(.)")
 
 
 class CanaryResult(NamedTuple):
-    """What one method came to: ``spf``, ``pass``, and properties as ``smtp.mailfrom``; names in lower case."""
+    """The result of one method: ``spf``, ``pass``, and properties such as ``smtp.mailfrom``. Names are lower case."""
 
     method: str
     result: str
     properties: Mapping[str, str]
 
 
-def results_of(raw: bytes, authserv_id: str) -> list[CanaryResult]:
-    """Return what a host says of a message. Fields of others, and what cannot be read, are passed over."""
+def parse_results(raw: bytes, authserv_id: str) -> list[CanaryResult]:
+    """Return the results of one host in a message. Fields of other hosts and invalid ones are ignored."""
     headers = BytesHeaderParser().parsebytes(raw)
-    found: list[CanaryResult] = []
+    results: list[CanaryResult] = []
     for value in (headers.get_all(FIELD) or [])[:MAX_FIELDS]:
-        found += read_field(str(value)[:MAX_FIELD_CHARACTERS], authserv_id)
-    return found
+        results += parse_field(str(value)[:MAX_FIELD_CHARACTERS], authserv_id)
+    return results
 
 
-def read_field(value: str, authserv_id: str) -> list[CanaryResult]:
-    """Read one field (§2.2). Empty where it is of another host, or says ``none``."""
+def parse_field(value: str, authserv_id: str) -> list[CanaryResult]:
+    """Parse one field (§2.2). Returns an empty list if it is of another host or contains ``none``."""
     host, *context = _split(_without_comments(value))
     words = host.split()
-    # Behind the host there may be a version, of which only the first is known.
+    # A version may follow the host. Only version 1 exists.
     if not words or _unquoted(words[0]).lower() != authserv_id.lower() or words[1:] not in ([], ["1"]):
         return []
-    return [result for part in context if (result := _read_result(part)) is not None]
+    return [result for part in context if (result := _parse_result(part)) is not None]
 
 
-def _read_result(text: str) -> CanaryResult | None:
+def _parse_result(text: str) -> CanaryResult | None:
     text = text.strip()
     method = _METHOD.match(text)
     if method is None:
@@ -59,7 +59,7 @@ def _read_result(text: str) -> CanaryResult | None:
 
 
 def _without_comments(text: str) -> str:
-    """Leave out what is in parentheses, which may be nested (RFC 5322 §3.2.2), and not what is quoted."""
+    """Remove comments in parentheses, which may be nested (RFC 5322 §3.2.2), but not in quoted strings."""
     depth = 0
     kept: list[str] = []
     for kind, piece in _pieces(text):
@@ -73,18 +73,18 @@ def _without_comments(text: str) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """AppContext between semicolons that are not quoted."""
-    context = [""]
+    """Split a text at semicolons that are not quoted."""
+    parts = [""]
     for kind, piece in _pieces(text):
         if kind == ";":
-            context.append("")
+            parts.append("")
         else:
-            context[-1] += piece
-    return context
+            parts[-1] += piece
+    return parts
 
 
 def _pieces(text: str) -> Iterator[tuple[str, str]]:
-    """Yield quoted strings, parentheses, semicolons and all else, each with its kind."""
+    """Yield quoted strings, parentheses, semicolons and other text, each with its kind."""
     for match in re.finditer(r'("(?:[^"\\]|\\.)*")|(\\.)|([();])|([^"\\();]+|["\\])', text, re.DOTALL):
         quoted, pair, special, other = match.groups()
         yield (special, special) if special else ("text", quoted or pair or other)
