@@ -121,7 +121,7 @@ async def test_a_client_that_never_reads_is_not_read_from_for_ever(bench: Bench)
     (session,) = sandbox._sessions
     wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
     piece, pieces = b"NOOP\r\n" * 10_000, 0
-    while not session._choked:
+    while not session._write_paused:
         wire.send(piece)
         pieces += 1
         assert pieces < 10_000

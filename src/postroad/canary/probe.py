@@ -41,7 +41,7 @@ MAX_PAGES = 20
 """Maximum number of pages in one search of the mailbox, which should be used for canaries only."""
 
 TEXT = (
-    "This message shows its sender how it arrives. Nothing need be done about it.\n\n"
+    "This message shows its sender how it arrives. No action is required.\n\n"
     "{{ postal_address }}\n{{ unsubscribe_url }}\n"
 )
 
