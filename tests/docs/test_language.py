@@ -17,7 +17,6 @@ PENDING = (
     "flows",
     "tasks",
     "tests/delivery",
-    "tests/model",
     "docs/reference/commands.md",
     "docs/reference/dns-findings.md",
 )

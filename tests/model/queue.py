@@ -1,8 +1,8 @@
 # ruff: noqa: A001, A002 - an id is called id, here as in the queue
-"""The queue in plain Python: what it must do, without how. It knows one process, one thread, and no server.
+"""A model of the queue in plain Python, for one process and one thread, without a server.
 
-Which lane is served first is the real queue's choice; the model is shown what was claimed, and says whether
-that was allowed and whether more should have been.
+The real queue chooses which lane is served first. The model gets the claimed jobs, and checks whether the claim was
+allowed and complete.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SWEEP_MS = 1000
 
 
 class Happened(NamedTuple):
-    """An event as the model foresees it; ``token`` None: newly drawn, only known to be the newest."""
+    """An event that the model expects. ``token`` None: a new token, of which only its order is known."""
 
     kind: str
     id: str
@@ -45,7 +45,7 @@ class ModelGate:
         return self.rate[1] * 1000 / self.rate[0]
 
     def clock_stepped_back(self, now_ms: int) -> None:
-        """What was stored as an instant after now waits no longer than its burst, or its own length."""
+        """Adjust stored times that are in the future now: a pause keeps its length, a rate waits at most for its burst."""
         if self.rate:
             self.tat_us = min(self.tat_us, math.ceil(now_ms * 1000 + self.rate[2] * self.interval_us))
         if now_ms < self.paused_set_ms and 0 < self.paused_ms < FOREVER_MS:
@@ -82,7 +82,7 @@ class ModelGate:
             yield max(math.floor(room + 1e-9), 0)
 
     def opens_ms(self, now_ms: int) -> float:
-        """The earliest instant at which it may admit again if nothing else happens."""
+        """Return the earliest time at which the gate may admit again if nothing else happens."""
         opens: float = now_ms
         if self.paused_ms > now_ms:
             opens = math.inf if self.paused_ms >= FOREVER_MS else self.paused_ms
@@ -125,7 +125,7 @@ class ModelJob:
     marked: bool = False
     lease_end_ms: int = 0
     doomed: str = ""
-    """Cause for which its group was cancelled."""
+    """The cause of the cancellation of its group."""
 
 
 @dataclass
@@ -165,7 +165,7 @@ class Model:
             self.queues[job.lane].append(job.id)
 
     def _ends(self, job: ModelJob, now_ms: int) -> bool:
-        """What comes back to a group that was cancelled ends."""
+        """End a job that is returned to a cancelled group."""
         if job.doomed:
             self._end(job, Happened("cancelled", job.id, None, job.attempts, 0, job.doomed), now_ms)
         return bool(job.doomed)
@@ -206,30 +206,30 @@ class Model:
         del self.jobs[job.id]
         self.remembered[job.id] = now_ms
         self.events.append(event)
-        # Those that expire are logged in the order in which they were met: see `claimed`.
+        # Expired jobs are logged in the order of the claim: see `claimed`.
         if event.kind == "done":
             self.logs["done"].append(job.id)
 
     # -- time
 
     def notice_clock(self, now_ms: int) -> None:
-        """Whoever changes a gate, or sweeps, notices that the server's clock stepped back."""
-        behind_ms, self.seen_ms = self.seen_ms - now_ms, now_ms
-        if behind_ms > 0:
+        """Detect that the server's clock stepped back. Changes of gates and sweeps do this."""
+        step_ms, self.seen_ms = self.seen_ms - now_ms, now_ms
+        if step_ms > 0:
             for gate in self.gates.values():
                 gate.clock_stepped_back(now_ms)
             for job in self.jobs.values():
                 if job.state == "in_flight":
-                    job.lease_end_ms -= behind_ms
+                    job.lease_end_ms -= step_ms
 
     def sweep(self, now_ms: int) -> None:
-        """Every claim sweeps, at most once a second."""
+        """Sweep at a claim, at most once a second."""
         if not 0 <= now_ms - self.swept_ms < SWEEP_MS:
             self.swept_ms = now_ms
             self.notice_clock(now_ms)
 
     def old(self, now_ms: int) -> list[str]:
-        """Remembered ids that may be forgotten: some at a time, when claims come by."""
+        """Return remembered ids that may be deleted. Claims delete some at a time."""
         return [id for id, ended_ms in self.remembered.items() if ended_ms <= now_ms - self.remember_ms]
 
     def promote(self, now_ms: int) -> int:
@@ -272,11 +272,11 @@ class Model:
         return min((self.gates[gate].room(now_ms) for gate in self.lanes[lane]), default=math.inf)
 
     def claimed(self, ids_and_tokens: Sequence[tuple[str, int]], expired: set[str], lease_ms: int, now_ms: int) -> None:
-        """These were claimed, in this order, and those met as expired: check that it was allowed."""
+        """Check that a claim of these jobs, in this order, and of these expired ones, was allowed."""
         for lane, queue in self.queues.items():
             taken = [id for id, _ in ids_and_tokens if self.jobs[id].lane == lane]
             gone = [id for id in queue if id in set(taken) | expired]
-            # Jobs leave their lane from its head, in its order, however many claims share it.
+            # Jobs leave their lane from its head, in order, however many claims share the lane.
             assert queue[: len(gone)] == gone
             assert [id for id in gone if id not in expired] == taken
             assert len(taken) <= self.room(lane, now_ms)
@@ -290,7 +290,7 @@ class Model:
                 assert len(taken) <= self.gates[gate].room(now_ms)
                 if taken:
                     self.gates[gate].debit(len(taken), now_ms)
-        # One token for all of a claim, and newer than any before.
+        # One token for all jobs of a claim, newer than any earlier one.
         tokens = {token for _, token in ids_and_tokens}
         assert len(tokens) <= 1
         assert all(token > self.last_token for token in tokens)
@@ -300,7 +300,7 @@ class Model:
             job.state, job.token, job.marked, job.lease_end_ms = "in_flight", token, False, now_ms + lease_ms
 
     def next_chance_ms(self, now_ms: int) -> float:
-        """The earliest instant at which a claim may return a job, if nothing else happens."""
+        """Return the earliest time at which a claim may return a job if nothing else happens."""
         chances: list[float] = [job.due_ms for job in self.jobs.values() if job.state == "scheduled"]
         for lane, queue in self.queues.items():
             if queue and self.groups[lane] not in self.paused:
@@ -312,7 +312,7 @@ class Model:
         return job if job and job.state == "in_flight" and job.token == token else None
 
     def settle(self, id: str, token: int, verdict: str, at_ms: int, cause: str, now_ms: int) -> bool:
-        """False: stale."""
+        """Settle a job. Return False if the lease is stale."""
         job = self.jobs.get(id)
         if not job or job.state not in {"in_flight", "uncertain"} or job.token != token:
             return False
