@@ -45,7 +45,7 @@ class ModelGate:
         return self.rate[1] * 1000 / self.rate[0]
 
     def clock_stepped_back(self, now_ms: int) -> None:
-        """Adjust stored times that are in the future now: a pause keeps its length, a rate waits at most for its burst."""
+        """Limit stored times that are in the future now: a pause to its length, a rate to its burst."""
         if self.rate:
             self.tat_us = min(self.tat_us, math.ceil(now_ms * 1000 + self.rate[2] * self.interval_us))
         if now_ms < self.paused_set_ms and 0 < self.paused_ms < FOREVER_MS:
