@@ -204,7 +204,7 @@ async def test_a_host_that_does_not_read_is_cut_off_and_took_nothing() -> None:
         (b"250-ok\r\n550 no\r\n", "different codes"),
         (b"550-no\r\n250 ok\r\n", "different codes"),
         (b"250 " + b"x" * 100_000 + b"\r\n", "too long|does not speak SMTP"),
-        (b"250-\r\n" * 100_000 + b"250 ok\r\n", "no end"),
+        (b"250-\r\n" * 100_000 + b"250 ok\r\n", "too long"),
     ],
     ids=["refused at last", "accepted at last", "long line", "many lines"],
 )

@@ -87,7 +87,7 @@ def test_a_missing_key_file_is_an_error_with_the_setting(load: Load, tmp_path: P
 
 
 def test_an_invalid_key_in_a_variable_is_not_quoted(load: Load, key: str) -> None:
-    with pytest.raises(ConfigError, match="no private key") as caught:
+    with pytest.raises(ConfigError, match="not a private key") as caught:
         load_signers(load(SENDER + ACTIVE + NEXT), {"NEXT_KEY": "hunter2"})
     assert "NEXT_KEY" in str(caught.value)
     assert "hunter2" not in str(caught.value)
