@@ -64,11 +64,7 @@ class Code(Enum):
         RecordVerdict.FAIL,
         "With two records every check results in permerror (RFC 7208 §4.5).",
     )
-    SPF_INVALID = (
-        "spf.invalid",
-        RecordVerdict.FAIL,
-        "An invalid record results in permerror: SPF never passes.",
-    )
+    SPF_INVALID = "spf.invalid", RecordVerdict.FAIL, "An invalid record results in permerror: SPF never passes."
     SPF_LOOKUPS_OVER = (
         "spf.lookups-over",
         RecordVerdict.FAIL,
@@ -116,11 +112,7 @@ class Code(Enum):
         "Signatures made with the private key do not verify with this public key.",
     )
     DKIM_WEAK = "dkim.weak", RecordVerdict.FAIL, "RSA keys below 1024 bits must not be accepted (RFC 8301 §3.2)."
-    DKIM_SHORT = (
-        "dkim.short",
-        RecordVerdict.WARN,
-        "1024 bits are the minimum; signers should use 2048 (RFC 8301 §3.2).",
-    )
+    DKIM_SHORT = "dkim.short", RecordVerdict.WARN, "1024 bits are the minimum; signers should use 2048 (RFC 8301 §3.2)."
     DKIM_TESTING = "dkim.testing", RecordVerdict.WARN, "t=y asks receivers to treat signed mail as unsigned."
     DKIM_FAULTS = (
         "dkim.faults",
@@ -286,11 +278,7 @@ class Code(Enum):
     BIMI_UNKNOWN = "bimi.unknown", RecordVerdict.UNKNOWN, "DNS gave no answer, so the check has no result."
     BIMI_ABSENT = "bimi.absent", RecordVerdict.INFO, "Receivers that show logos have no logo of yours."
     BIMI_INVALID = "bimi.invalid", RecordVerdict.INFO, "An invalid record has no effect."
-    BIMI_NEEDS_DMARC = (
-        "bimi.needs-dmarc",
-        RecordVerdict.INFO,
-        "Logos are shown only if DMARC is quarantine or reject.",
-    )
+    BIMI_NEEDS_DMARC = "bimi.needs-dmarc", RecordVerdict.INFO, "Logos are shown only if DMARC is quarantine or reject."
 
     DNSBL_OK = "dnsbl.ok", RecordVerdict.PASS, "The list has no entry for it."
     DNSBL_UNKNOWN = "dnsbl.unknown", RecordVerdict.UNKNOWN, "DNS gave no answer, so the check has no result."

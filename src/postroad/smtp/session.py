@@ -78,11 +78,7 @@ class SmtpSession:
 
     @classmethod
     async def open(cls, endpoint: Endpoint, timeouts: Timeouts) -> SmtpSession:
-        """Connect, greet, encrypt and authenticate.
-
-        Args:
-            endpoint: The host, with its protection and login.
-            timeouts: The deadlines, in seconds.
+        """Connect, greet, encrypt and authenticate. See `open_client`.
 
         Returns:
             A session that is ready for a transaction.
