@@ -25,8 +25,7 @@ async def check(
         seen = f"no valid record at _mta-sts.{domain}"
         remedy = f"Serve a policy at https://mta-sts.{domain}/.well-known/mta-sts.txt, then publish the record."
         publish = txt_record(f"_mta-sts.{domain}", "v=STSv1; id=1")
-        code = Code.STS_ABSENT
-        return [make_finding(code, domain, seen, remedy=remedy, publish=publish)]
+        return [make_finding(Code.STS_ABSENT, domain, seen, remedy=remedy, publish=publish)]
     try:
         policy = await fetch_policy(resolver, domain, trust, port=https_port, allowed=EVERYWHERE)
     except PolicyError as error:
