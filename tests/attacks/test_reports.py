@@ -23,7 +23,7 @@ from postroad.bounce.report_mail import ReportRules, forget_reports, keep_report
 from postroad.bounce.report_worker import parse_reports
 from postroad.clock import SystemClock
 from postroad.dns.reports.condense import MAX_KEPT_ROWS, owner_of, policy_owner_of
-from postroad.dns.reports.read import parse_report, parse_reports
+from postroad.dns.reports.read import parse_report, parse_report_file
 from postroad.errors import DataError
 from postroad.mail.token import TokenSigner
 from postroad.queue import Queue
@@ -348,4 +348,4 @@ def test_reading_a_report_costs_in_proportion_to_its_size(build: Any) -> None:
 def test_a_mail_file_whose_parts_are_nested_deeply_is_refused() -> None:
     deep = b"".join(b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(5_000))
     with pytest.raises(DataError):
-        parse_reports(deep)
+        parse_report_file(deep)

@@ -17,7 +17,7 @@ import pytest
 from postroad.dns.reports import dmarc, unpack
 from postroad.dns.reports.dmarc import DmarcReport, DmarcRow
 from postroad.dns.reports.problems import MAX_PROBLEMS
-from postroad.dns.reports.read import parse_report, parse_reports
+from postroad.dns.reports.read import parse_report, parse_report_file
 from postroad.dns.reports.tls import TlsReport, TlsRow
 from postroad.errors import DataError
 
@@ -128,7 +128,7 @@ def mail(*attachments: tuple[str, str, bytes]) -> bytes:
 
 
 def test_reports_attached_to_a_mail_are_read() -> None:
-    found = parse_reports(
+    found = parse_report_file(
         mail(
             ("application/gzip", "mail.test!acme.dev!1!2.xml.gz", gzip.compress(XML.encode())),
             ("image/png", "logo.png", b"png"),
@@ -136,7 +136,7 @@ def test_reports_attached_to_a_mail_are_read() -> None:
         )
     )
     assert [type(report) for report in found] == [DmarcReport, TlsReport]
-    assert parse_reports(XML.encode()) == [parse_report(XML.encode())]
+    assert parse_report_file(XML.encode()) == [parse_report(XML.encode())]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_reports_attached_to_a_mail_are_read() -> None:
 )
 def test_mails_that_hold_no_report_are_refused(data: bytes, says: str) -> None:
     with pytest.raises(DataError, match=says):
-        parse_reports(data)
+        parse_report_file(data)
 
 
 LAUGHS = '<!DOCTYPE feedback [<!ENTITY a "ha">' + "".join(
@@ -364,9 +364,9 @@ def test_a_missing_policy_domain_is_that_of_others_or_the_file() -> None:
     assert "policy 1: policy-domain" in mixed.problems[0]
     alone = json.dumps(TLS | {"policies": [bare]}).encode()
     assert parse_report(alone).domain == ""
-    [named] = parse_reports(alone, "mail.test!acme.dev!1!2!1.json")
+    [named] = parse_report_file(alone, "mail.test!acme.dev!1!2!1.json")
     assert named.domain == "acme.dev"
-    [attached] = parse_reports(mail(("application/json", "r.json", alone)))  # by the subject of the mail
+    [attached] = parse_report_file(mail(("application/json", "r.json", alone)))  # by the subject of the mail
     assert isinstance(attached, TlsReport)
     assert (attached.domain, attached.rows[0].domain) == ("acme.dev", "acme.dev")
 
@@ -374,7 +374,7 @@ def test_a_missing_policy_domain_is_that_of_others_or_the_file() -> None:
 def test_a_bad_attachment_leaves_the_good_one_and_is_named() -> None:
     good = ("application/gzip", "good.xml.gz", gzip.compress(XML.encode()))
     refused: list[str] = []
-    reports = parse_reports(mail(("application/zip", "logo.zip", b"PK\x03\x04"), good), "", refused)
+    reports = parse_report_file(mail(("application/zip", "logo.zip", b"PK\x03\x04"), good), "", refused)
     assert [report.domain for report in reports] == ["acme.dev"]
     [why] = refused
     assert why.startswith("logo.zip: its zip is broken")

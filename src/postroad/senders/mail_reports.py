@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from postroad.dns.reports.condense import condense
 from postroad.dns.reports.dmarc import DmarcReport
-from postroad.dns.reports.read import parse_reports
+from postroad.dns.reports.read import parse_report_file
 from postroad.dns.reports.tls import TlsReport
 from postroad.dns.reports.unpack import MAX_PACKED_BYTES
 from postroad.errors import DataError
@@ -68,7 +68,7 @@ def import_reports(engine: sa.Engine, path: Path, now: datetime) -> FileOutcome:
     problems: list[str] = []
     try:
         with path.open("rb") as file:
-            reports = parse_reports(file.read(MAX_FILE_BYTES), path.name, problems)
+            reports = parse_report_file(file.read(MAX_FILE_BYTES), path.name, problems)
     except (DataError, OSError) as error:
         why = error.message if isinstance(error, DataError) else error.strerror
         return FileOutcome(file=str(path), refused=True, new=0, outcome=f"refused: {why}")

@@ -25,7 +25,9 @@ _MEDIA_TYPES = (
 MAX_ATTACHMENTS = 20
 
 
-def parse_reports(data: bytes, file_name: str = "", refused: list[str] | None = None) -> list[DmarcReport | TlsReport]:
+def parse_report_file(
+    data: bytes, file_name: str = "", refused: list[str] | None = None
+) -> list[DmarcReport | TlsReport]:
     """Parse the reports in a file, which is a report itself or a mail with attached reports.
 
     Args:
