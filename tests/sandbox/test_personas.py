@@ -58,7 +58,7 @@ def test_shares_are_read_with_and_without_a_number() -> None:
         ("gmail=lots", "is not a share"),
         ("gmail=-0.1", "must be between 0 and 1"),
         ("gmail=nan", "must be between 0 and 1"),
-        ("gmail=0.7,yahoo=0.7", "1.4 together"),
+        ("gmail=0.7,yahoo=0.7", "is 1.4, which is more"),
         ("gmail=0.1,gmail=0.2", "twice"),
     ],
 )
