@@ -18,7 +18,6 @@ PENDING = (
     "tasks",
     "tests/delivery",
     "docs/reference/commands.md",
-    "docs/reference/dns-findings.md",
 )
 
 

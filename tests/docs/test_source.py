@@ -25,10 +25,8 @@ MAX_FUNCTION_LINES = 40
 MAX_PARAMETERS = 7
 
 # Still to be split. Nothing may be added.
-LONG_FILES = ("src/postroad/sandbox/dialogue.py",)
-LARGE_FUNCTIONS = (
-    "src/postroad/rehearsal/report.py:make_report",
-)
+LONG_FILES: tuple[str, ...] = ()
+LARGE_FUNCTIONS = ("src/postroad/rehearsal/report.py:make_report",)
 
 
 def test_no_file_is_long() -> None:
