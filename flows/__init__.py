@@ -1,4 +1,4 @@
-"""The order of steps, nothing else: what each step does is in `tasks`, and how in `postroad`."""
+"""Flows of Prefect: the order of steps. Each step is a task in `tasks`, which calls `postroad`."""
 
 import sys
 

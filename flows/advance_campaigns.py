@@ -1,4 +1,4 @@
-"""Running campaigns take their next steps."""
+"""Advances running campaigns."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from tasks.advance import advance_campaign, list_running, publish_advances, reco
 
 @flow(name="advance-campaigns")
 async def advance_campaigns() -> State[None]:
-    """Take every running campaign one step further.
+    """Advance every running campaign.
 
-    Plans the follow-ups whose wait is over, hands what is due to the queue, and closes campaigns whose
-    audience is settled. Runs by itself every few minutes; a run with nothing due ends at once. What is due
-    is decided from the present hour, never from the hour the run was scheduled for: a run that comes late,
-    or twice, does no harm.
+    Plans follow-ups whose wait is over, submits due messages to the queue, and finishes campaigns whose messages all
+    have an outcome. It runs every few minutes; a run without due messages ends at once. The current time decides which
+    messages are due, not the scheduled time of the run. So a late or repeated run does no harm.
     """
     advances, failed = [], []
     for name in await list_running():
         try:
             advances.append(await advance_campaign(name))
         except Exception as error:
-            # One campaign with a fault must not hold up the others. Its task run shows where it came from.
+            # One failing campaign must not stop the others. Its task run shows the error.
             failed.append(f"{name}: {error}")
 
     await renew_stopped()

@@ -1,4 +1,4 @@
-"""What came back is fetched."""
+"""Fetches bounces from mailboxes."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from tasks.cohorts import announce_pauses
 
 @flow(name="bounces")
 async def bounces() -> State[None]:
-    """Fetch what came back: bounces, complaints, unsubscribes and replies.
+    """Fetch bounces, complaints, unsubscribes and replies.
 
-    Looks at every Maildir and IMAP server of the settings and puts what is waiting there on the queue
-    bounce:process, where a worker judges it. A mail is put aside at its source only when it is kept, so a run
-    that dies loses nothing, and one that is repeated judges nothing twice. Without sources there is nothing to fetch.
-    Then it tells of lists whose mail was paused for what came back: the event postroad.cohort.paused.
+    Reads every Maildir and IMAP server of the settings, and enqueues their mails on bounce:process, where a worker
+    classifies them. A mail is removed at its source only after it is stored. So a run that dies loses no mail, and a
+    repeated run classifies no mail twice. Without sources the run fetches nothing. Then it emits the event
+    postroad.cohort.paused for each cohort that was paused.
     """
     passes, failed = [], []
     for source in list_sources():
         try:
             passes.append(await fetch(source))
         except Exception as error:
-            # One mailbox that is away must not hold up the others. Its task run shows where it came from.
+            # One unavailable mailbox must not stop the others. Its task run shows the error.
             failed.append(f"{source}: {error}")
 
     await publish_fetched(passes)
     paused = await announce_pauses()
     if failed:
         return Failed(message="; ".join(failed))
-    told = f"; {counted(len(paused), 'list is', 'lists are')} paused" if paused else ""
+    paused_lists = f"; {counted(len(paused), 'list is', 'lists are')} paused" if paused else ""
     return Completed(
-        message=f"{counted(sum(p.taken for p in passes), 'mail')} from {counted(len(passes), 'source')}{told}"
+        message=f"{counted(sum(p.taken for p in passes), 'mail')} from {counted(len(passes), 'source')}{paused_lists}"
     )

@@ -1,4 +1,4 @@
-"""A campaign is checked, frozen and handed to the queue."""
+"""Sends a campaign: checks it, freezes its audience and submits its messages."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tasks.slices import rows_per_slice
 async def campaign(params: CampaignParams) -> State[None]:
     """Send a campaign to its audience.
 
-    First everything is checked: sender, domain, template, unsubscribe link, postal address. Whatever is
-    wrong is listed under Artifacts and nobody is mailed. Then the audience is frozen: who joins the list
-    later is not part of this campaign. Then the messages go out, each person's in their own time zone.
+    First everything is checked: sender, domain, template, unsubscribe link, postal address. Problems are listed under
+    Artifacts, and then no message is sent. Then the audience is frozen: recipients who join the list later are not part
+    of this campaign. Then the messages are sent, each in its recipient's time zone.
 
-    Starting the same campaign again mails nobody twice: it continues whatever an earlier run left undone.
+    Starting the same campaign again mails no recipient twice: it continues where an earlier run stopped.
 
     Cancelling or suspending this run stops the mail: the campaign is paused. Starting it again resumes it. After the
     run's end, `postroad campaign pause` does the same, and so does cancelling a second run of the campaign.
@@ -36,7 +36,7 @@ async def campaign(params: CampaignParams) -> State[None]:
 
 
 async def send(params: CampaignParams) -> State[None]:
-    """Do what the flow does. Raises what made it fail."""
+    """Run the steps of the flow. The error of a step that fails is raised as it is."""
     await begin(params.campaign)
     source = await find_unimported_file(params.campaign)
     if source is not None:
@@ -64,7 +64,7 @@ async def send(params: CampaignParams) -> State[None]:
 
 
 def continuing(campaign: str) -> str:
-    """Return what a run says whose mail goes out after its end, when it can no longer be cancelled."""
+    """Return the message of a run that ends before its mail is sent, and so can no longer be cancelled."""
     return (
         f"delivery continues. To stop it: `postroad campaign pause {campaign}`, or start {campaign} again here and "
         "cancel that run"

@@ -1,4 +1,4 @@
-"""Dead letters are looked at, and sent again once somebody says so."""
+"""Replays dead letters after an approval."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tasks.report import announce
 
 @flow(name="dead-letters", flow_run_name="dead-letters-{params.queue}", persist_result=True)
 async def dead_letters(params: DeadLetterParams) -> State[None]:
-    """Look at dead letters by cause, and send them again after somebody has approved.
+    """List dead letters by cause, and send them again after an approval.
 
-    First they are listed under Artifacts: how many of each cause, the newest of them, an example. Then the run waits,
-    without a process, until somebody resumes it and says yes or no. Only what was dead when the run was made is sent
-    again. Whoever bounced for good is not mailed: nobody is there.
+    First they are listed under Artifacts: the number of each cause, the newest time, an example. Then the run waits,
+    without a process, until an operator resumes it with a decision. Only messages that were dead when the run was
+    created are sent again. Hard bounces are skipped.
     """
-    # Resumed, a run begins again from its first line. The instant that it was made is the same each time.
-    until = _made_at()
+    # A resumed run begins again at its first line. Its creation time is the same each time.
+    until = _created_at()
     groups = await preview(params.queue, params.cause, until)
     count = sum(group.letters for group in groups)
     if not groups:
@@ -50,9 +50,9 @@ async def dead_letters(params: DeadLetterParams) -> State[None]:
     return Completed(message=f"{replayed:,} of {count:,} dead letters of {params.queue} go out again")
 
 
-def _made_at() -> datetime:
+def _created_at() -> datetime:
     context = FlowRunContext.get()
-    made = context.flow_run.created if context is not None and context.flow_run is not None else None
-    if made is None:
-        raise StateError("this flow runs on a Prefect server only: somebody has to approve")
-    return made
+    created = context.flow_run.created if context is not None and context.flow_run is not None else None
+    if created is None:
+        raise StateError("this flow needs a Prefect server, where an operator approves it")
+    return created

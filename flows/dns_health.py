@@ -1,4 +1,4 @@
-"""The DNS of all senders is looked after."""
+"""Checks the DNS of all senders."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from tasks.dns import (
 async def dns_health() -> State[None]:
     """Check what receivers see of every sender: SPF, DKIM, DMARC, MX, PTR, blocklists and more.
 
-    What was found is kept, compared with the check before, and shown under Artifacts with the records to publish. A
-    domain that fails for longer than its grace period holds its sender back; when it is mended, mail goes out again.
-    Where the settings name a mailbox for canaries, each sender writes to it, and what its receiver says is compared.
-    Runs by itself every six hours, and whenever you start it.
+    The findings are stored, compared with the last check, and shown under Artifacts with the records to publish. A
+    domain that fails for longer than its grace period holds its sender. The sender is released when its domain passes
+    again. If the settings name a mailbox for canaries, each sender sends a message to it, and its receiver's results
+    are compared. It runs every six hours, and whenever you start it.
     """
     chunks = slices(await list_senders())
     outcomes = await asyncio.gather(*(check_senders(chunk) for chunk in chunks), return_exceptions=True)
     results = [result for outcome in outcomes if not isinstance(outcome, BaseException) for result in outcome]
-    # One sender with a fault must not keep the others from being held back or let go.
+    # One failing check must not prevent other senders from being held or released.
     await sync_holds()
     await publish_health(results)
     announce_changes(results)

@@ -1,4 +1,4 @@
-"""A CSV file becomes an audience."""
+"""Imports a CSV file into an audience."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tasks.slices import rows_per_slice
 
 @flow(name="import-audience", flow_run_name="import-{params.audience}")
 async def import_audience(params: ImportParams) -> State[None]:
-    """Read a CSV file into an audience.
+    """Import a CSV file into an audience.
 
-    The whole file is checked before the first row is kept. Rows that cannot be mailed are left out and
-    listed, with line and reason, under Artifacts. Running it again after an interruption continues where it
-    stopped; running it again on the same file changes nothing. If another file was imported meanwhile, the file is
-    read from its first row, so that its values count.
+    The whole file is checked before the first row is stored. Invalid rows are skipped and listed under Artifacts, with
+    line and reason. A run after an interruption continues where the last one stopped. Another run with the same file
+    changes nothing. If another file was imported meanwhile, the file is read from its first row, so that its values
+    apply.
     """
     progress = await open_file(params.audience, params.path)
     rows = rows_per_slice(progress.rows_total)

@@ -1,4 +1,4 @@
-"""What runs by itself is looked after."""
+"""Maintains queues and ledger."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tasks.report import announce
 
 @flow(name="maintenance")
 async def maintenance() -> State[None]:
-    """Look after the queues.
+    """Maintain the queues and the ledger.
 
-    Takes back what dead workers held, makes jobs again for messages that the queue lost, and shows how deep
-    the queues are. It also brings the list of campaigns in the form of `campaign` up to date. Nothing is sent
-    twice by it: before a message leaves, the ledger has the last word.
+    Releases the jobs of dead workers, rebuilds jobs that the queue lost, deletes old rows, and shows the depths of the
+    queues. It also updates the list of campaigns in the form of `campaign`. It causes no duplicate message: the ledger
+    admits each message before it is sent.
     """
     moved = await reap_and_promote()
     await tidy_ledger()
@@ -34,9 +34,9 @@ async def maintenance() -> State[None]:
     rebuilt = await rebuild_missing()
     await list_in_form()
     depths = await publish_depths()
-    found = "the queue misses nothing"
+    missing = "no job is missing"
     if rebuilt is not None and (rebuilt.enqueued or rebuilt.unknown):
-        found = f"{counted(rebuilt.enqueued, 'missing job')} enqueued again, {rebuilt.unknown:,} unknown"
+        missing = f"{counted(rebuilt.enqueued, 'missing job')} enqueued again, {rebuilt.unknown:,} unknown"
         announce(
             "postroad.queue.mended",
             "postroad.queue.email:send",
@@ -47,6 +47,6 @@ async def maintenance() -> State[None]:
     if any(deleted) or mails:
         old = (
             f"; deleted for their age: {deleted.touches:,} touches, {deleted.events:,} events, "
-            f"{deleted.bounce_effects:,} effects of bounces, {mails:,} mails that came back"
+            f"{deleted.bounce_effects:,} effects of bounces, {mails:,} returned mails"
         )
-    return Completed(message=f"{sum(d.queued for d in depths):,} queued, {moved:,} moved; {found}{old}")
+    return Completed(message=f"{sum(d.queued for d in depths):,} queued, {moved:,} moved; {missing}{old}")

@@ -1,4 +1,4 @@
-"""What a person fills in to start a run. Names, descriptions and bounds here are the form she sees."""
+"""Flow parameters. Titles, descriptions and bounds become Prefect's form."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pydantic import BaseModel, ConfigDict, Field
 from postroad.campaign.definition import NAME_PATTERN
 
 NO_LINE_BREAK = "(?!\\n)"
-"""After `$`, which in Python also matches before a line break at the end. The server checks forms with Python, its page
-with JavaScript, and the flow with Rust, whose `$` is the end and which has no such condition."""
+"""Follows `$`, which in Python also matches before a final line break. The server validates forms with Python, its page
+with JavaScript, and the flow with Rust, whose `$` only matches the end and which has no lookahead."""
 Name = Annotated[str, Field(pattern=NAME_PATTERN, json_schema_extra={"pattern": NAME_PATTERN + NO_LINE_BREAK})]
 ONE_LINE = r"^[^\r\n]*$"
 Line = Annotated[str, Field(pattern=ONE_LINE, json_schema_extra={"pattern": ONE_LINE + NO_LINE_BREAK})]
 
 
 class Params(BaseModel):
-    """Refuses a field it does not know: a misspelt one would silently fall back to its default."""
+    """Parameters of a flow. Unknown fields are rejected: a misspelt one would silently have its default."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class ImportParams(Params):
-    """Which file becomes which audience."""
+    """Parameters of `import-audience`."""
 
     audience: Name = Field(
         title="Audience",
-        description="The list these people join. Those already on it are updated; nobody is removed.",
+        description="The list that receives these recipients. Those already on it are updated, and no one is removed.",
         examples=["newsletter"],
     )
     path: Line = Field(
@@ -36,7 +36,7 @@ class ImportParams(Params):
         max_length=1024,
         title="CSV file",
         description=(
-            "The file to read, seen from the worker's project folder: in `audiences`, or beside a campaign. "
+            "The file, relative to the worker's project folder: in `audiences`, or in the folder of a campaign. "
             "It needs an `email` column."
         ),
         examples=["audiences/newsletter.csv"],
@@ -44,11 +44,11 @@ class ImportParams(Params):
 
 
 class CampaignParams(Params):
-    """Which campaign is sent, and how long the run stays to watch."""
+    """Parameters of `campaign`."""
 
     campaign: Name = Field(
         title="Campaign",
-        description="The name of the campaign to send, as its campaign.yaml says it.",
+        description="The name of the campaign, as in its campaign.yaml.",
         examples=["welcome"],
     )
     follow_seconds: int = Field(
@@ -57,14 +57,14 @@ class CampaignParams(Params):
         le=3600,
         title="Watch for (seconds)",
         description=(
-            "How long this run stays open to show messages being delivered. Delivery does not depend on it: "
-            "what is still under way when the time is over goes on by itself."
+            "How long this run stays open to show the progress of delivery. Delivery does not depend on it and "
+            "continues after the run."
         ),
     )
 
 
 class WarmupParams(Params):
-    """Whose warmup goes on by a day."""
+    """Parameters of `warmup`."""
 
     sender: Line = Field(
         min_length=1,
@@ -76,18 +76,18 @@ class WarmupParams(Params):
 
 
 class DeadLetterParams(Params):
-    """Which dead letters are looked at, and how long the run waits for an answer."""
+    """Parameters of `dead-letters`."""
 
     queue: Literal["email:send", "email:warmup", "bounce:process"] = Field(
         default="email:send",
         title="Queue",
-        description="Where they lie: mail that could not be sent, or mail that came back and could not be judged.",
+        description="Their queue: messages that could not be sent, or returned mail that could not be processed.",
     )
     cause: Line | None = Field(
         default=None,
         max_length=200,
         title="Cause",
-        description="Only those of this cause, spelt as the list of an earlier run shows it. Empty: of every cause.",
+        description="Only those of this cause, as the list of an earlier run shows it. Empty: all causes.",
         examples=["connection failed"],
     )
     wait_hours: int = Field(
@@ -95,15 +95,15 @@ class DeadLetterParams(Params):
         ge=1,
         le=168,
         title="Wait for (hours)",
-        description="How long the run waits to be resumed. After that it fails, and nothing was sent again.",
+        description="How long the run waits to be resumed. After that it fails, and no message was sent again.",
     )
 
 
 class Approval(RunInput):
-    """What somebody who has seen the list decides."""
+    """The decision of the operator."""
 
     send_again: bool = Field(
         default=False,
         title="Send them again",
-        description="On: everything on the list goes out once more. Off: it stays as it is.",
+        description="On: every message on the list is sent again. Off: the list stays as it is.",
     )

@@ -1,4 +1,4 @@
-"""Campaigns whose run was stopped are paused."""
+"""Pauses campaigns whose run was stopped."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tasks.campaign import pause_stopped_campaigns
 async def pause_campaigns() -> State[None]:
     """Pause each campaign whose run was cancelled or suspended.
 
-    Cancelling a run of the flow `campaign` ends the run; the mail that it handed over waits on the queue. This
-    stops it. An automation starts this flow; the recorder does the same by itself, and whichever is first does it.
-    Starting it by hand does no harm.
+    Cancelling a run of the flow `campaign` ends the run, but the messages that it submitted stay on the queue. This
+    flow stops them. An automation starts it. The recorder does the same, and the first of both has the effect. Starting
+    it manually does no harm.
     """
     paused = await pause_stopped_campaigns()
-    return Completed(message=f"paused: {', '.join(paused)}" if paused else "every stopped run had its effect already")
+    return Completed(message=f"paused: {', '.join(paused)}" if paused else "every stopped run was handled before")

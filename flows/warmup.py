@@ -1,4 +1,4 @@
-"""A sender warms up by one day."""
+"""Advances the warmup of a sender by one day."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from tasks.warmup import close_day, explain, make_seed_campaign, plan_seed_mail,
 async def warmup(params: WarmupParams) -> State[None]:
     """Close a sender's day and set the caps of the next.
 
-    Counts what became of its mail at each mailbox provider, lets each cap grow, hold, shrink or pause, and says
-    why under Artifacts. A day is decided once: running it again changes nothing, and after days on which it did
-    not run the caps go on from where they stood.
+    Counts the outcomes of its mail at each mailbox provider, and raises, keeps, lowers or pauses each cap, with the
+    reason under Artifacts. A day is decided once: another run changes nothing. After days without a run, the caps
+    continue from their last value.
 
-    Where the sender has a seed list, today's mail to it is planned as well, spread over its working hours.
+    If the sender has a seed list, today's mail to it is planned too, spread over its working hours.
     """
     decided = await close_day(params.sender)
     changed = await set_caps()
     await explain(params.sender)
 
     resource = f"postroad.sender.{params.sender}"
-    for each in decided:
-        if each.paused:
-            payload = {"identity": each.identity, "provider": each.provider, "cap": each.cap, "reason": each.reason}
+    for cap in decided:
+        if cap.paused:
+            payload = {"identity": cap.identity, "provider": cap.provider, "cap": cap.cap, "reason": cap.reason}
             announce("postroad.warmup.paused", resource, params.sender, payload)
-    new = sum(each.new for each in decided)
+    new = sum(cap.new for cap in decided)
     announce("postroad.warmup.decided", resource, params.sender, {"caps": len(decided), "new": new})
     seeds = await plan_seeds(params.sender)
     return Completed(message=f"{len(decided)} caps hold today, {new} decided now; {changed} gates changed{seeds}")
 
 
 async def plan_seeds(sender: str) -> str:
-    """Plan the day's mail to the sender's seed list. Returns what was done, in words."""
+    """Plan the day's mail to the sender's seed list, and return the result as text."""
     campaign = await make_seed_campaign(sender)
     if campaign is None:
         return ""

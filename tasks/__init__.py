@@ -1,1 +1,1 @@
-"""One call into the library each, with its Prefect policy: retries, limits, artifacts, events."""
+"""Tasks of Prefect. Each calls the library, with retries, limits, artifacts and events."""

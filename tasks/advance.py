@@ -1,4 +1,4 @@
-"""Steps that carry running campaigns on."""
+"""Steps that advance running campaigns."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tasks.policy import campaign_slot, retried
 from tasks.report import publish_table
 from tasks.result import renew_result
 
-SETTLES_WITHIN: Final = timedelta(hours=1)
-"""For so long after a campaign stopped its result is renewed: what was on the wire settles meanwhile."""
+SETTLE_WINDOW: Final = timedelta(hours=1)
+"""For so long after a campaign stopped its result is updated, while messages on the wire get their outcome."""
 
 
 @retried("list running campaigns")
@@ -30,8 +30,11 @@ async def list_running() -> list[str]:
 async def advance_campaign(campaign: str) -> Advance:
     """Plan, submit and close one campaign.
 
-    One task run for the three calls: with a task run each, sixteen campaigns would be a burst of fifty.
-    Each call is safe to repeat, so a retry begins at the first. Then what the campaign's run shows is renewed.
+    One task run makes the three calls: with a task run each, sixteen campaigns would be a burst of fifty. Each call is
+    idempotent, so a retry begins at the first. Then the artifacts of the campaign's run are updated.
+
+    Returns:
+        What was done.
     """
     async with campaign_slot(), open_context() as context:
         done = await advance.advance_campaign(context, campaign)
@@ -42,11 +45,11 @@ async def advance_campaign(campaign: str) -> Advance:
 
 @retried("renew results")
 async def renew_stopped() -> None:
-    """Bring the results of campaigns that stopped up to date: once each, and again while their last mail settles."""
+    """Update the results of campaigns that stopped: once each, and again while their last mail gets its outcome."""
     async with open_context() as context:
         now = context.clock.now()
         last = await asyncio.to_thread(advance.last_pass, context)
-        since = min(last or now, now - SETTLES_WITHIN)
+        since = min(last or now, now - SETTLE_WINDOW)
         names = await asyncio.to_thread(campaigns_stopped_since, context.engine, since)
         states = [await asyncio.to_thread(summary, context.engine, name) for name in names]
     for state in states:
@@ -61,7 +64,7 @@ async def record_advance() -> None:
 
 
 async def publish_advances(advances: Sequence[Advance]) -> None:
-    """Show what the pass did, busy campaigns first. A pass that found nothing to do leaves no table."""
+    """Show what the pass did, busy campaigns first. A pass without work publishes no table."""
     if not any(a.planned or a.submitted or a.finished for a in advances):
         return
     busiest_first = sorted(advances, key=lambda a: (-a.submitted, a.campaign))

@@ -1,4 +1,4 @@
-"""Steps that read people in."""
+"""Steps that import recipients."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tasks.report import publish_sentences
 
 REFUSALS_SHOWN: Final = 500
 VALUE_SHOWN: Final = 32
-"""So many characters of a refused value fit beside its reason. `postroad audience refusals` shows it whole."""
+"""Characters of a refused value that are shown with its reason. `postroad audience refusals` shows it whole."""
 
 
 @retried("find the audience file")
 async def find_unimported_file(campaign: str) -> AudienceFile | None:
-    """Return the file that the campaign names for its audience, or None when nothing is left to import."""
+    """Return the file that the campaign names for its audience. None: there is nothing left to import."""
     async with open_context() as context:
         file = await asyncio.to_thread(audience_file, context.engine, campaign)
     if file is None or file.to_import:
@@ -33,7 +33,7 @@ async def find_unimported_file(campaign: str) -> AudienceFile | None:
 
 @retried("check the file")
 async def open_file(audience: str, path: str) -> ImportProgress:
-    """Check the whole file and begin its import, or take up the one that was interrupted."""
+    """Check the whole file and begin its import, or continue an interrupted one."""
     async with open_context() as context:
         file = context.settings.base_dir / path
         rules = await asyncio.to_thread(import_rules, context.engine, context.settings, file)
@@ -44,8 +44,16 @@ async def open_file(audience: str, path: str) -> ImportProgress:
 async def import_rows(import_id: int, cursor: int, rows: int) -> ImportProgress:
     """Import the next rows, a thousand in a transaction.
 
-    The library reads on from the cursor it recorded with the rows, so a retry after a commit whose answer
-    was lost repeats nothing; `cursor` only names the task run.
+    The library continues at the cursor that it stored with the rows, so a retry after a commit whose reply was lost
+    imports no row twice.
+
+    Args:
+        import_id: Id of the import.
+        cursor: Names the task run only.
+        rows: Rows to import, at most.
+
+    Returns:
+        The progress.
     """
     async with open_context() as context:
         progress = await asyncio.to_thread(import_progress, context.engine, import_id)
@@ -55,15 +63,15 @@ async def import_rows(import_id: int, cursor: int, rows: int) -> ImportProgress:
 
 @retried("list refused rows")
 async def publish_refusals(progress: ImportProgress) -> None:
-    """Show which rows were left out and why: the first few hundred, to mend the file they came from."""
+    """Show the first few hundred rows that were refused, with their reasons, so that their file can be corrected."""
     if progress.refused == 0:
         return
     async with open_context() as context:
-        found = await asyncio.to_thread(refusals, context.engine, progress.import_id, REFUSALS_SHOWN)
+        listed = await asyncio.to_thread(refusals, context.engine, progress.import_id, REFUSALS_SHOWN)
     await publish_sentences(
         f"refused-{progress.audience}",
-        [{"line": r.line, "field": r.field, "value": _shortened(r.value), "reason": r.reason} for r in found],
-        f"{progress.refused:,} of {progress.rows_total:,} rows were refused; {len(found)} are listed.",
+        [{"line": r.line, "field": r.field, "value": _shortened(r.value), "reason": r.reason} for r in listed],
+        f"{progress.refused:,} of {progress.rows_total:,} rows were refused; {len(listed)} are listed.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Steps that fetch what came back."""
+"""Tasks that fetch bounces, complaints and replies."""
 
 from __future__ import annotations
 
@@ -16,16 +16,22 @@ from tasks.report import publish_table
 
 
 def list_sources() -> list[str]:
-    """Names of the sources in the settings. No task: most houses have none, and their runs cost nothing."""
+    """Return the names of the sources in the settings. No task: most installations have none, and a run costs nothing."""
     return sorted(Settings.load().bounce.sources)
 
 
 @retried("fetch", run_name="fetch {source}", retries=4)
 async def fetch(source: str) -> PollResult:
-    """Put on the queue what is waiting at a source, page by page, and acknowledge each page last.
+    """Put the mails that wait at a source on the queue, page by page, and acknowledge each page last.
 
-    One task run for a whole pass, which takes thousands of mails. It hands on counts and never mails: a retry begins
-    with what was not acknowledged, and what was kept already is known.
+    One task run makes the whole pass, which takes thousands of mails. Its result has counts and no mails. A retry begins
+    with the mails that were not acknowledged. Mails that are stored already are recognized.
+
+    Returns:
+        How many mails it stored, by kind.
+
+    Raises:
+        StateError: The settings have no such source.
     """
     async with open_context() as context:
         sources = context.settings.bounce.sources
@@ -38,4 +44,4 @@ async def fetch(source: str) -> PollResult:
 async def publish_fetched(passes: Sequence[PollResult]) -> None:
     """Show what each source had. A pass that found nothing leaves no table."""
     if any(one.taken or one.known or one.unreadable for one in passes):
-        await publish_table("bounces", [asdict(one) for one in passes], "What came back, by source.")
+        await publish_table("bounces", [asdict(one) for one in passes], "Bounces, complaints and replies, by source.")

@@ -68,9 +68,13 @@ async def record_failure(campaign: str, error: str) -> None:
 
 @retried("preflight")
 async def preflight(campaign: str) -> PreflightReport:
-    """Check all that can be checked before anybody is mailed.
+    """Check all that can be checked before the first message.
 
-    Raises PreflightError with every finding in it when the campaign may not go out.
+    Returns:
+        The report, whose findings are warnings.
+
+    Raises:
+        PreflightError: The campaign may not be sent. It contains every finding.
     """
     async with campaign_slot(), open_context() as context:
         report = await asyncio.to_thread(check, context.engine, context.settings, context.signer, campaign)
@@ -86,9 +90,13 @@ async def preflight(campaign: str) -> PreflightReport:
 
 @retried("freeze the audience")
 async def freeze_audience(campaign: str) -> LaunchResult:
-    """Write down who this campaign goes to. A second call finds the same people.
+    """Freeze the audience of the campaign. Idempotent.
 
-    Raises StateError where the run was cancelled or suspended meanwhile, and its process did not notice.
+    Returns:
+        The campaign and the size of its audience.
+
+    Raises:
+        StateError: The run was cancelled or suspended meanwhile, and its process did not notice.
     """
     async with campaign_slot(), open_context() as context:
         return await asyncio.to_thread(
@@ -98,9 +106,12 @@ async def freeze_audience(campaign: str) -> LaunchResult:
 
 @retried("submit", run_name="submit from {cursor}", retries=5)
 async def submit_slice(campaign: str, cursor: int, rows: int) -> SubmitResult:
-    """Hand the next messages that are due to the queue, starting after `cursor`.
+    """Submit the next messages that are due to the queue, starting after `cursor`.
 
-    A job's id derives from the ledger, so what a lost answer makes us submit twice is queued once.
+    The id of a job derives from the ledger. A message that is submitted twice after a lost reply is queued once.
+
+    Returns:
+        How far the submission came.
     """
     async with campaign_slot(), open_context() as context:
         return await submit(context, campaign, cursor=cursor, rows=rows)
@@ -108,9 +119,12 @@ async def submit_slice(campaign: str, cursor: int, rows: int) -> SubmitResult:
 
 @retried("follow delivery")
 async def follow(campaign: str, follow_seconds: int) -> CampaignSummary:
-    """Move the progress bar until all that is due is settled, for at most `follow_seconds`.
+    """Update the progress bar until every due message has an outcome, for at most `follow_seconds`.
 
-    Takes no slot: it only looks.
+    It only reads, so it takes no slot.
+
+    Returns:
+        The last state of the campaign.
     """
     until = time.monotonic() + follow_seconds
     bar = await ProgressBar.open(f"delivery-{campaign}", delivery_title(campaign))

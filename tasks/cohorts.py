@@ -1,4 +1,4 @@
-"""Steps that tell of lists whose mail is paused."""
+"""Steps that announce paused cohorts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ PAUSED = "postroad.cohort.paused"
 
 
 async def announce_pauses() -> list[NamedPause]:
-    """Emit an event for each pause that nobody was told of. No task: there is hardly ever one.
+    """Emit an event for each pause that was not announced yet. It is not a task, since pauses are rare.
 
-    Noted only once they are emitted: a run that dies between tells again rather than not at all.
+    They are marked after their events: a run that dies in between announces them twice rather than not at all.
+
+    Returns:
+        The pauses.
     """
     async with open_context() as context:
         new = await asyncio.to_thread(_unannounced, context)

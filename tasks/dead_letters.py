@@ -1,4 +1,4 @@
-"""Steps that look at dead letters and send them again."""
+"""Steps that list and replay dead letters."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tasks.report import publish_sentences
 
 @retried("preview dead letters")
 async def preview(queue: str, cause: str | None, until: datetime) -> list[DeadGroup]:
-    """Show by cause what would be sent again: what died before an instant, so that an approval holds for just that."""
+    """Show by cause the dead letters until a time, so that an approval applies to these only."""
     async with open_context() as context:
         letters = await list_dead_letters(context.engine, await context.queue(queue), cause=cause, until_ms=_ms(until))
     groups = group_by_cause(letters)
     if groups:
         rows = [
-            {"cause": one.cause, "letters": one.letters, "newest": _at(one.newest_ms), "example": one.example}
-            for one in groups
+            {"cause": group.cause, "letters": group.letters, "newest": _at(group.newest_ms), "example": group.example}
+            for group in groups
         ]
         await publish_sentences(
             f"dead-letters-{queue.replace(':', '-')}",
@@ -32,15 +32,19 @@ async def preview(queue: str, cause: str | None, until: datetime) -> list[DeadGr
 
 @retried("replay dead letters")
 async def replay(queue: str, cause: str | None, until: datetime) -> int:
-    """Send them again. What a try before this one has sent again is no dead letter any more. Returns how many."""
+    """Send dead letters again. Those that an earlier attempt of this task replayed are no longer dead.
+
+    Returns:
+        How many were sent again.
+    """
     async with open_context() as context:
         opened = await context.queue(queue)
         letters = await list_dead_letters(context.engine, opened, cause=cause, until_ms=_ms(until))
         return await replay_dead_letters(context, opened, [letter.id for letter in letters])
 
 
-def _ms(instant: datetime) -> int:
-    return int(instant.timestamp() * 1000)
+def _ms(time: datetime) -> int:
+    return int(time.timestamp() * 1000)
 
 
 def _at(ms: int) -> str:

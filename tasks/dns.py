@@ -1,4 +1,4 @@
-"""Steps that look after the DNS of senders."""
+"""Steps that check the DNS of senders."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tasks.slices import MAX_SLICES
 
 RETRIES: Final = 2
 DELAYS_S: Final = [2.0, 10.0]
-"""A resolver that was busy is back within two seconds, one that restarts within ten."""
+"""A busy resolver replies again within two seconds, a restarted one within ten."""
 
 
 @retried("list senders")
@@ -43,17 +43,23 @@ async def list_senders() -> list[str]:
 
 
 def slices(senders: Sequence[str]) -> list[list[str]]:
-    """One task run for each sender, as long as there are not too many of them."""
+    """Split the senders into slices: one for each sender, up to `MAX_SLICES`."""
     size = -(-len(senders) // MAX_SLICES) or 1
     return [list(senders[start : start + size]) for start in range(0, len(senders), size)]
 
 
 @retried("check DNS", run_name="check DNS of {senders}", retries=RETRIES, delays_s=DELAYS_S)
 async def check_senders(senders: list[str]) -> list[SenderHealth]:
-    """Check senders, keep what was found, and write down whom it holds back or lets go.
+    """Check senders, store the reports, and hold or release the senders.
 
-    That a name does not exist is a result. A question that DNS left open is asked again, twice; then the report is
-    kept with the question open, which neither fails a domain nor mends it.
+    A name that does not exist is a result. A query without an answer is repeated twice. Then the report is stored
+    without it, which neither fails a domain nor ends its failure.
+
+    Returns:
+        The result of each sender.
+
+    Raises:
+        UnavailableError: A query got no answer, and retries are left.
     """
     results = []
     async with dns_slot(), open_context() as context:
@@ -66,9 +72,9 @@ async def check_senders(senders: list[str]) -> list[SenderHealth]:
             )
         )
         reports = await with_volume(resolver, context.engine, reports, context.clock.now())
-        open_questions = [report.domain for report in reports if report.unanswered]
-        if open_questions and task_run.run_count <= RETRIES:
-            raise UnavailableError(f"DNS gave no answer about {', '.join(open_questions)}")
+        unanswered = [report.domain for report in reports if report.unanswered]
+        if unanswered and task_run.run_count <= RETRIES:
+            raise UnavailableError(f"DNS gave no answer about {', '.join(unanswered)}")
         for name, report in zip(senders, reports, strict=True):
             address = context.settings.sender(name).address
             results.append(
@@ -79,7 +85,7 @@ async def check_senders(senders: list[str]) -> list[SenderHealth]:
 
 @retried("hold back or let go")
 async def sync_holds() -> None:
-    """Bring the gates of the queues to what the store says."""
+    """Sync the gates of the queues with the holds in the store."""
     async with open_context() as context:
         await asyncio.to_thread(close_stale_holds, context.engine, context.settings, context.clock.now())
         for name in MAIL_QUEUES:
@@ -88,7 +94,7 @@ async def sync_holds() -> None:
 
 @retried("send canaries", retries=RETRIES, delays_s=DELAYS_S)
 async def send_canaries() -> list[CanaryReport]:
-    """Send each sender's canary where the settings name a mailbox for them."""
+    """Send the canary of each sender, if the settings name a mailbox for them."""
     async with open_context() as context:
         if context.settings.canary is None:
             return []
@@ -109,7 +115,7 @@ async def send_canaries() -> list[CanaryReport]:
 
 
 async def publish_canaries(reports: Sequence[CanaryReport]) -> None:
-    """Show what a receiver made of each sender's canary, and announce those that fail."""
+    """Show the results of each sender's canary, and announce those that fail."""
     if not reports:
         return
     rows = [
@@ -118,7 +124,7 @@ async def publish_canaries(reports: Sequence[CanaryReport]) -> None:
         for f in report.findings
     ]
     await publish_sentences(
-        "canaries", rows, f"What a receiver made of the mail of {len(reports)} senders.", only_changes=True
+        "canaries", rows, f"How a receiver evaluated the mail of {len(reports)} senders.", only_changes=True
     )
     for report in reports:
         if report.verdict is RecordVerdict.FAIL:
@@ -128,9 +134,9 @@ async def publish_canaries(reports: Sequence[CanaryReport]) -> None:
 
 
 async def publish_health(results: Sequence[SenderHealth]) -> None:
-    """Show all senders in a table, and a page with remedies for each that is not well or has changed."""
+    """Show all senders in a table, and a page with remedies for each that has findings or has changed."""
     rows = [_row(result) for result in results]
-    await publish_table("dns-health", rows, f"What was found of the DNS of {len(rows)} senders.", only_changes=True)
+    await publish_table("dns-health", rows, f"DNS findings of {len(rows)} senders.", only_changes=True)
     for result in results:
         if result.verdict in (RecordVerdict.WARN, RecordVerdict.FAIL) or result.change.new or result.change.gone:
             page = markdown(result.domain, result.verdict, result.findings, result.change)
@@ -139,7 +145,7 @@ async def publish_health(results: Sequence[SenderHealth]) -> None:
 
 
 def artifact_key(sender: str) -> str:
-    """An artifact key holds lowercase letters, digits and dashes only."""
+    """Return the artifact key of a sender. It may contain lowercase letters, digits and dashes."""
     return f"dns-{re.sub('[^a-z0-9]+', '-', sender.lower()).strip('-')}"
 
 
@@ -158,7 +164,7 @@ def _row(result: SenderHealth) -> dict[str, Any]:
 
 
 def announce_changes(results: Sequence[SenderHealth]) -> None:
-    """Emit an event for each thing that is different from the check before."""
+    """Emit an event for each difference from the last check."""
     for result in results:
         domain, fails = f"postroad.domain.{result.domain}", result.verdict is RecordVerdict.FAIL
         payload = {"sender": result.sender, "verdict": str(result.verdict), "why": result.why}

@@ -1,4 +1,4 @@
-"""Steps that look after what runs by itself."""
+"""Steps that maintain queues and ledger."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from postroad.store.touch_count import fold_counts
 from tasks.policy import retried
 from tasks.report import publish_table, renew_table
 
-TITLE: Final = "How the queues stand."
+TITLE: Final = "State of the queues."
 
 
 @dataclass(frozen=True)
 class Depth:
-    """How one queue stands, in jobs; ``unrecorded`` in events, ``oldest_ready_ms`` of the oldest that could go."""
+    """Jobs of one queue by state. ``unrecorded``: events. ``oldest_ready_ms``: age of the oldest ready job."""
 
     queue: str
     queued: int
@@ -56,7 +56,11 @@ class Depth:
 
 @retried("tidy the queues")
 async def reap_and_promote() -> int:
-    """Take back leases that ran out and promote what is due, also where no worker runs. Returns how many jobs."""
+    """Release expired leases and promote due jobs, also while no worker runs.
+
+    Returns:
+        How many jobs were moved.
+    """
     moved = 0
     async with open_context() as context:
         for name in DEFAULT_QUEUES:
@@ -68,7 +72,11 @@ async def reap_and_promote() -> int:
 
 @retried("tidy the ledger")
 async def tidy_ledger() -> int:
-    """End what waits of campaigns whose cancellation was interrupted, and fold counts. Returns how many touches."""
+    """Complete interrupted cancellations of campaigns, and fold counts.
+
+    Returns:
+        How many touches were ended.
+    """
     async with open_context() as context:
         ended = await asyncio.to_thread(complete_cancellations, context.engine, context.clock.now())
         await asyncio.to_thread(_fold_counts, context.engine)
@@ -82,7 +90,7 @@ def _fold_counts(engine: sa.Engine) -> None:
 
 @retried("delete what is old")
 async def delete_old_rows() -> Deleted:
-    """Delete what is older than `[retention]` says, up to 50,000 rows of each kind; the next run continues."""
+    """Delete rows older than `[retention]` allows, up to 50,000 of each kind. The next run continues."""
     async with open_context() as context:
         kept, now = context.settings.retention, context.clock.now()
 
@@ -95,7 +103,11 @@ async def delete_old_rows() -> Deleted:
 
 @retried("delete old mails")
 async def delete_old_bounce_mails() -> int:
-    """Delete rows of mail that came back, up to 50,000; the next run continues. Returns how many."""
+    """Delete old rows of returned mail, up to 50,000. The next run continues.
+
+    Returns:
+        How many were deleted.
+    """
     async with open_context() as context:
         kept = context.settings.retention
         kept_ms = max(kept.bounce_mails_ms, kept.bounce_effects_ms, context.settings.bounce.keep_ms)
@@ -105,14 +117,22 @@ async def delete_old_bounce_mails() -> int:
 
 @retried("compare queue and ledger")
 async def rebuild_missing() -> RebuildResult | None:
-    """Make the jobs and the limits again that a queue lost. Returns None if nothing was missing."""
+    """Rebuild the jobs and gates that a queue lost.
+
+    Returns:
+        What was rebuilt. None: no job was missing.
+    """
     async with open_context() as context:
         return await rebuild.rebuild_missing(context, by="maintenance")
 
 
 @retried("list campaigns in the form")
 async def list_in_form() -> bool:
-    """Bring the drop-down in the form of `campaign` to the campaigns that exist. Returns whether it was changed."""
+    """Update the list of campaigns in the form of `campaign`.
+
+    Returns:
+        Whether it was changed.
+    """
     async with open_context() as context, open_prefect(context.settings) as prefect:
         return await offer_campaigns(context.engine, prefect)
 
@@ -128,7 +148,7 @@ async def publish_depths() -> list[Depth]:
 
 
 def _row(depth: Depth) -> dict[str, Any]:
-    """Return what is shown: few and narrow columns, for a table of the UI is 580 pixels wide."""
+    """Return the row of the table. It has few and narrow columns: a table of the UI is 580 pixels wide."""
     return {
         "queue": depth.queue,
         "queued": depth.queued,

@@ -1,4 +1,4 @@
-"""When a task is tried again, and how many run at once."""
+"""Retries and concurrency limits of tasks."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ TRANSIENT: Final = (
     redis.exceptions.ConnectionError,
     redis.exceptions.TimeoutError,
 )
-"""A server was away. Everything else fails the same way again, and is shown instead of repeated."""
+"""Errors of an unavailable server. Other errors would repeat, so they are not retried."""
 
 BACKOFF: Final = exponential_backoff(backoff_factor=2)
-"""2, 4, 8, 16 s …: a database that restarts is back within the first three."""
+"""2, 4, 8, 16 s …: a database that restarts is available within the first three."""
 
 JITTER: Final = 0.3
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A global concurrency limit of the Prefect server; with decay, a rate of so many entries per second."""
+    """A global concurrency limit of the Prefect server. With decay it is a rate, in entries per second."""
 
     name: str
     slots: int
@@ -50,7 +50,7 @@ LIMITS: Final = (CAMPAIGN_PROCESS, CAMPAIGN_PROCESS_RATE, DNS_CHECK)
 
 
 async def is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Tell whether trying again may help. Prefect asks this before each retry."""
+    """Return whether a retry may help. Prefect calls this before each retry."""
     return isinstance(await state.aresult(raise_on_failure=False), TRANSIENT)
 
 
@@ -65,9 +65,18 @@ def retried(
     retries: int = 3,
     delays_s: list[float] | Callable[[int], list[float]] = BACKOFF,
 ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Task[P, Coroutine[Any, Any, R]]]:
-    """A task of ours: tried again while a server is away, later each time, and never answered from Prefect's cache.
+    """Make a task that is retried with backoff while a server is unavailable, and never uses Prefect's cache.
 
-    The cache lies on one host's disk; what makes a repetition harmless is in the database and the queue.
+    The cache is on the disk of one host. Database and queue make a task idempotent.
+
+    Args:
+        name: Name of the task.
+        run_name: Template for the name of its runs.
+        retries: Number of retries.
+        delays_s: Delays before the retries, in seconds.
+
+    Returns:
+        A decorator.
     """
     return task(
         name=name,
@@ -82,9 +91,9 @@ def retried(
 
 @asynccontextmanager
 async def campaign_slot() -> AsyncIterator[None]:
-    """Hold one of the slots that campaign orchestration has, on every worker together.
+    """Hold one of the slots of campaign orchestration, which all workers share.
 
-    Strict: without the limit the task would run unlimited, and only warn. A limit that is missing is created.
+    It is strict: without its limit a task would run unlimited and only warn. So a missing limit is created.
     """
     await _or_create(CAMPAIGN_PROCESS_RATE, lambda: rate_limit(CAMPAIGN_PROCESS_RATE.name, strict=True))
     async with _slot(CAMPAIGN_PROCESS):
@@ -93,7 +102,7 @@ async def campaign_slot() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def dns_slot() -> AsyncIterator[None]:
-    """Hold one of the slots for checks of DNS, on every worker together. Strict, as above."""
+    """Hold one of the slots for DNS checks, which all workers share. Strict, see `campaign_slot`."""
     async with _slot(DNS_CHECK):
         yield
 
@@ -106,7 +115,7 @@ async def _slot(limit: Limit) -> AsyncIterator[None]:
 
 
 async def _or_create(limit: Limit, acquire: Callable[[], Awaitable[None]]) -> None:
-    """Acquire; if the server has no such limit, because only `prefect deploy` was run on it, create it first."""
+    """Acquire a slot. Create its limit if the server has none, because only `prefect deploy` was run."""
     try:
         await acquire()
     except ConcurrencySlotAcquisitionError:
@@ -116,7 +125,7 @@ async def _or_create(limit: Limit, acquire: Callable[[], Awaitable[None]]) -> No
 
 
 async def create_limit(client: PrefectClient, limit: Limit) -> None:
-    """Create a limit on the server, if it is not there. One that is there stays as its operator set it."""
+    """Create a limit on the server if it is missing. An existing one is not changed."""
     wanted = GlobalConcurrencyLimitCreate(
         name=limit.name, limit=limit.slots, slot_decay_per_second=limit.decay_per_second
     )

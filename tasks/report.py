@@ -1,7 +1,7 @@
-"""What a run shows: progress bars, tables, texts, events.
+"""Publishes artifacts and events of runs: progress bars, tables, texts.
 
-A flow that a person starts publishes: each run gets a version of its own. A flow that runs by itself publishes only
-what has changed, or renews the last version in place, so that the server's database does not grow with every run.
+A flow that an operator starts publishes a version for each run. A scheduled flow publishes only changes, or updates the
+last version in place, so that the server's database does not grow with each run.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Row = Mapping[str, Any]
 
 MAX_COLUMNS: Final = 8
 MAX_CELL_CHARACTERS: Final = 40
-"""A table in the UI is 580 pixels wide and breaks no line. What is longer belongs into `publish_sentences`."""
+"""A table in the UI is 580 pixels wide and breaks no line. Use `publish_sentences` for longer texts."""
 
 
 class ProgressBar:
-    """One bar on the page of the run. To move it is a request of 20 ms: it moves per slice, not per row."""
+    """A progress bar on the page of the run. An update is a request of 20 ms, so make one per slice, not per row."""
 
     def __init__(self, artifact_id: UUID) -> None:
         self._artifact_id = artifact_id
@@ -46,7 +46,7 @@ class ProgressBar:
         return cls(artifact_id)
 
     async def move(self, done: int, total: int) -> None:
-        """Show `done` of `total`, where nothing to do is all done. A bar that stays sends nothing."""
+        """Show `done` of `total`. A total of 0 is shown as complete. An unchanged bar makes no request."""
         percent = percent_of(done, total)
         if percent != self._percent:
             self._percent = percent
@@ -69,7 +69,14 @@ async def publish_table(key: str, rows: Sequence[Row], description: str, *, only
 
 
 def narrow(rows: Sequence[Row]) -> list[Row]:
-    """Return rows whose long texts are cut. Pure. Raises ValueError for rows with too many columns to be read."""
+    """Truncate the long texts of rows.
+
+    Returns:
+        The rows, in the same order.
+
+    Raises:
+        ValueError: A row has too many columns for the UI.
+    """
     if any(len(row) > MAX_COLUMNS for row in rows):
         raise ValueError(f"a table has at most {MAX_COLUMNS} columns")
     return [{name: _cut(cell) if isinstance(cell, str) else cell for name, cell in row.items()} for row in rows]
@@ -80,7 +87,7 @@ def _cut(text: str) -> str:
 
 
 def literal_cells(rows: Sequence[Row]) -> list[Row]:
-    """Return rows whose texts the UI shows literally. It reads each cell of a table artifact as Markdown. Pure."""
+    """Escape the texts of rows: the UI renders each cell of a table artifact as Markdown."""
     return [
         {name: escape_active_markdown(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
         for row in rows
@@ -88,7 +95,7 @@ def literal_cells(rows: Sequence[Row]) -> list[Row]:
 
 
 async def publish_sentences(key: str, rows: Sequence[Row], description: str, *, only_changes: bool = False) -> None:
-    """Show rows whose cells are sentences. The UI breaks lines in a text, and never in a table artifact.
+    """Show rows whose cells are sentences. The UI breaks lines in a text, but not in a table artifact.
 
     The parameters are those of `publish_table`.
     """
@@ -96,9 +103,9 @@ async def publish_sentences(key: str, rows: Sequence[Row], description: str, *, 
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """Return rows with the same columns as a table in Markdown. Pure.
+    """Return rows with the same columns as a table in Markdown.
 
-    Every punctuation character of the data is escaped, so that data is never markup, a link or HTML.
+    Every punctuation character of the data is escaped, so that data never becomes markup, a link or HTML.
     """
     if not rows:
         return "None."
@@ -118,22 +125,22 @@ async def publish_markdown(key: str, markdown: str, description: str, *, only_ch
 
 
 async def renew_table(key: str, rows: Sequence[Row], description: str) -> bool:
-    """Bring the last version of a table up to date, in place. Returns whether there is a version."""
+    """Update the last version of a table in place, and return whether there is one."""
     return await _renew(key, literal_cells(narrow(rows)), description)
 
 
 async def renew_markdown(key: str, markdown: str, description: str) -> bool:
-    """Bring the last version of a text up to date, in place. Returns whether there is a version."""
+    """Update the last version of a text in place, and return whether there is one."""
     return await _renew(key, markdown, description)
 
 
 async def renew_progress(key: str, done: int, total: int, description: str) -> bool:
-    """Bring the last version of a progress bar up to date, in place. Returns whether there is a version."""
+    """Update the last version of a progress bar in place, and return whether there is one."""
     return await _renew(key, percent_of(done, total), description)
 
 
 def percent_of(done: int, total: int) -> float:
-    """Return the share in percent, where nothing to do is all done."""
+    """Return the share in percent. A total of 0 is 100 %."""
     return round(100.0 * done / total, 1) if total else 100.0
 
 
@@ -150,8 +157,8 @@ def ui_url() -> str:
 async def _latest(key: str) -> ArtifactCollection | None:
     wanted = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[_key(key)]))
     async with get_client() as client:
-        found = await client.read_latest_artifacts(artifact_filter=wanted)
-    return found[0] if found else None
+        artifacts = await client.read_latest_artifacts(artifact_filter=wanted)
+    return artifacts[0] if artifacts else None
 
 
 async def _renew(key: str, content: Sequence[Row] | str | float, description: str) -> bool:
@@ -175,7 +182,7 @@ def _stored(content: Sequence[Row] | str | float) -> str | float:
 
 
 def announce(event: str, resource_id: str, resource_name: str, payload: Mapping[str, Any]) -> None:
-    """Emit an event for automations to react to. It is sent before the run's process ends."""
+    """Emit an event for automations. It is sent before the process of the run ends."""
     emit_event(
         event=event,
         resource={"prefect.resource.id": resource_id, "prefect.resource.name": resource_name},
@@ -184,5 +191,5 @@ def announce(event: str, resource_id: str, resource_name: str, payload: Mapping[
 
 
 def _key(text: str) -> str:
-    """An artifact key holds lowercase letters, digits and dashes only."""
+    """Return an artifact key, which may contain lowercase letters, digits and dashes."""
     return text.replace("_", "-")

@@ -1,4 +1,4 @@
-"""What the run of a campaign shows: where its audience stands, and where to look next."""
+"""Shows the result of a campaign: the states of its touches, and pages with more."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tasks.report import (
 
 
 def ended(state: CampaignSummary) -> int:
-    """People of the frozen audience whose first email reached its end, of whatever kind."""
+    """Return the number of recipients whose first message has an outcome."""
     return sum(step.touches - step.live for step in state.steps[:1])
 
 
 def completeness(state: CampaignSummary) -> list[dict[str, Any]]:
-    """Rows of step, state and people; for each step they sum to its touches, and for the first to the audience."""
+    """Return rows of step, state and people. The rows of a step add up to its touches."""
     rows: list[dict[str, Any]] = []
     for step in state.steps:
         rows += [_row(step.name, str(name), n, step.touches) for name, n in step.counts.items() if n]
@@ -33,7 +33,7 @@ def completeness(state: CampaignSummary) -> list[dict[str, Any]]:
 
 
 def where_to_look(state: CampaignSummary) -> str:
-    """Return Markdown: where the campaign stands, and the pages that tell more."""
+    """Return Markdown with the state of the campaign and links to other pages."""
     name = state.campaign
     rest = sum(step.live for step in state.steps)
     stop = (
@@ -46,20 +46,20 @@ def where_to_look(state: CampaignSummary) -> str:
 
 The frozen audience has **{state.audience:,}** people. {_outlook(state, rest)}
 
-* [Where everybody stands]({artifact_url(f"completeness-{name}")}), step by step
-* [How far delivery is]({artifact_url(f"delivery-{name}")})
-* [How the queues stand]({artifact_url("queues")})
+* [State of every recipient]({artifact_url(f"completeness-{name}")}), step by step
+* [Progress of delivery]({artifact_url(f"delivery-{name}")})
+* [State of the queues]({artifact_url("queues")})
 * [Deployments]({ui_url()}/deployments): run `dead-letters` to see by cause what could not be delivered
 {stop}"""
 
 
 def _outlook(state: CampaignSummary, rest: int) -> str:
-    """Say what is still to come, of all steps."""
+    """Return a sentence on the messages without an outcome, of all steps."""
     if state.state is CampaignState.CANCELLED:
         wire = f" **{rest:,}** messages were on the wire, and finish." if rest else ""
         return f"The campaign is cancelled: {state.counts[TouchState.CANCELLED]:,} messages were not sent.{wire}"
     if not rest:
-        return "Everybody in the audience is settled."
+        return "Every message has an outcome."
     planned = state.counts[TouchState.PLANNED]
     later = f", **{planned:,}** of them planned for later" if planned else ""
     if state.state is CampaignState.PAUSED:
@@ -71,17 +71,17 @@ def _outlook(state: CampaignSummary, rest: int) -> str:
 
 
 async def publish_result(state: CampaignSummary) -> None:
-    """Show the completeness table and where to look next."""
-    await publish_table(f"completeness-{state.campaign}", completeness(state), _standing(state))
+    """Publish the table of states and the page with links."""
+    await publish_table(f"completeness-{state.campaign}", completeness(state), _title(state))
     await publish_markdown(f"result-{state.campaign}", where_to_look(state), f"The result of {state.campaign}")
 
 
 async def renew_result(state: CampaignSummary) -> None:
-    """Bring what the campaign's run shows up to date. A campaign whose run showed nothing, or long ago, has nothing."""
+    """Update the artifacts of the campaign's run, if it has any."""
     name = state.campaign
     if not await renew_progress(f"delivery-{name}", ended(state), state.audience, delivery_title(name)):
         return
-    await renew_table(f"completeness-{name}", completeness(state), _standing(state))
+    await renew_table(f"completeness-{name}", completeness(state), _title(state))
     await renew_markdown(f"result-{name}", where_to_look(state), f"The result of {name}")
 
 
@@ -90,8 +90,8 @@ def delivery_title(campaign: str) -> str:
     return f"Messages of {campaign} that reached their end"
 
 
-def _standing(state: CampaignSummary) -> str:
-    return f"Where the {state.audience:,} people of {state.campaign} stand, step by step."
+def _title(state: CampaignSummary) -> str:
+    return f"States of the {state.audience:,} people of {state.campaign}, by step."
 
 
 def _row(step: str, name: str, people: int, touches: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How much of the work one task run takes."""
+"""Size of the slices that task runs process."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ run."""
 
 
 def rows_per_slice(rows_total: int) -> int:
-    """Rows that one task run takes, so that all of them take at most `MAX_SLICES` task runs."""
+    """Return the number of rows of one task run, so that there are at most `MAX_SLICES` runs."""
     return max(MIN_ROWS, -(-rows_total // MAX_SLICES))

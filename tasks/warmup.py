@@ -18,7 +18,7 @@ from tasks.report import publish_markdown
 
 @dataclass(frozen=True)
 class Decided:
-    """What holds today for one identity at one provider. ``new``: it was decided by this run."""
+    """Today's cap of one identity at one provider. ``new``: this run decided it."""
 
     identity: str
     provider: str
@@ -34,7 +34,7 @@ class Decided:
 
 @retried("close the day", run_name="close the day of {sender}")
 async def close_day(sender: str) -> list[Decided]:
-    """Count what became of the last days' mail and decide today's caps. What was decided before stands."""
+    """Count the outcomes of the last days' mail and decide today's caps. Earlier decisions are kept."""
     async with open_context() as context:
         now = context.clock.now()
         rows = await warmup.close_day(context, of_sender(context.settings, sender), now)
@@ -43,16 +43,21 @@ async def close_day(sender: str) -> list[Decided]:
 
 @retried("set the caps")
 async def set_caps() -> int:
-    """Bring the gates of both queues to what was decided, for all workers at once. Returns how many were changed."""
+    """Set the gates of both queues to the decided caps, for all workers.
+
+    Returns:
+        How many gates were changed.
+    """
     async with open_context() as context:
         return await warmup.set_caps(context)
 
 
 @retried("make the day's campaign")
 async def make_seed_campaign(sender: str) -> str | None:
-    """Put the day's mail to the sender's seed list into the store, and end what is left of earlier days'.
+    """Make the day's campaign to the sender's seed list, and cancel those of earlier days.
 
-    Returns the campaign's name; None: the sender has no seed list.
+    Returns:
+        Name of the campaign. None: the sender has no seed list.
     """
     async with open_context() as context:
         return await warmup.make_seed_campaign(context, sender)
@@ -60,21 +65,21 @@ async def make_seed_campaign(sender: str) -> str | None:
 
 @retried("plan mail to the seed list")
 async def plan_seed_mail(sender: str, campaign: str) -> SeedPlan:
-    """Choose whom the day's mail goes to and when, and set its part of the caps apart. It is planned once a day."""
+    """Choose recipients and times of the day's mail, and reserve its part of the caps. It is planned once a day."""
     async with open_context() as context:
         return await warmup.plan_seed_mail(context, sender, campaign)
 
 
 @retried("explain")
 async def explain(sender: str) -> None:
-    """Show today's caps with their reasons, and the curve beside the plan."""
+    """Show today's caps with their reasons, and the curve next to the plan."""
     async with open_context() as context:
         identities = of_sender(context.settings, sender)
         found = await asyncio.to_thread(warmup_statuses, context.engine, identities, context.clock.now())
     text = markdown(sender, found, planned_caps(identities))
-    await publish_markdown(f"warmup-{_key(sender)}", text, f"How the warmup of {sender} stands.")
+    await publish_markdown(f"warmup-{_key(sender)}", text, f"State of the warmup of {sender}.")
 
 
 def _key(sender: str) -> str:
-    """A sender's name as an artifact's key may hold it."""
+    """Return a sender's name as an artifact key."""
     return re.sub(r"[^a-z0-9]+", "-", sender.lower()).strip("-")

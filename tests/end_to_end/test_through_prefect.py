@@ -166,7 +166,7 @@ async def test_maintenance_finds_nothing_missing_and_shows_the_queues(stack: Run
             run_id = await prefect.run_deployment("maintenance/maintenance", {})
         outcome = await ended(stack, run_id)
     assert outcome.startswith("Completed")
-    assert "the queue misses nothing" in outcome
+    assert "no job is missing" in outcome
     async with stack.access.http(60) as http:
         found = (await http.post("artifacts/filter", json={})).raise_for_status().json()
     table = next(json.loads(artifact["data"]) for artifact in found if artifact["key"] == "queues")

@@ -144,7 +144,7 @@ def test_under_way_is_who_has_reached_no_end() -> None:
     state = summary_of(accepted=5, unknown=1, dead=1, queued=2, deferred=1)
     assert ended(state) == 7
     assert "**3** messages are still under way: due later" in where_to_look(state)
-    assert "Everybody in the audience is settled" in where_to_look(summary_of(expired=1))
+    assert "Every message has an outcome" in where_to_look(summary_of(expired=1))
 
 
 def test_a_result_counts_planned_follow_ups_and_says_that_a_campaign_stopped() -> None:
