@@ -16,7 +16,7 @@ from tasks.report import publish_table
 
 
 def list_sources() -> list[str]:
-    """Return the names of the sources in the settings. No task: most installations have none, and a run costs nothing."""
+    """Return the names of the sources in the settings. Not a task: most installations have none."""
     return sorted(Settings.load().bounce.sources)
 
 
@@ -24,8 +24,8 @@ def list_sources() -> list[str]:
 async def fetch(source: str) -> PollResult:
     """Put the mails that wait at a source on the queue, page by page, and acknowledge each page last.
 
-    One task run makes the whole pass, which takes thousands of mails. Its result has counts and no mails. A retry begins
-    with the mails that were not acknowledged. Mails that are stored already are recognized.
+    One task run makes the whole pass, which takes thousands of mails. Its result has counts and no mails. A retry
+    begins with the mails that were not acknowledged. Mails that are stored already are recognized.
 
     Returns:
         How many mails it stored, by kind.
