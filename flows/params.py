@@ -48,7 +48,7 @@ class CampaignParams(Params):
 
     campaign: Name = Field(
         title="Campaign",
-        description="The name of the campaign, as in its campaign.yaml.",
+        description="The name of the campaign to send, as in its campaign.yaml.",
         examples=["welcome"],
     )
     follow_seconds: int = Field(
