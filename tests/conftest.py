@@ -25,6 +25,11 @@ from tests.required import missing
 pytest_plugins = ["tests.postgresql"]
 
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a shell: every process of a test would ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """Two for each core: half of its time a test waits for a server."""
     return 2 * (os.cpu_count() or 1)
