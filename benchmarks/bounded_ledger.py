@@ -289,7 +289,7 @@ def measure(engine: sa.Engine, size: int) -> dict[str, Transaction]:
 
 
 GROWS_BY_READING = {
-    "postroad.warmup.day:pass_day": "counts the events of the days that are judged, in a transaction that only reads",
+    "postroad.warmup.day:close_day": "counts the events of the days that are judged, in a transaction that only reads",
 }
 
 
