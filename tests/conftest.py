@@ -10,10 +10,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from xdist.remote import Producer
@@ -94,6 +95,25 @@ def _rank(item: pytest.Item) -> tuple[int, bool]:
     path = item.nodeid.partition("::")[0]
     first = next((place for place, prefix in enumerate(_FIRST) if path.startswith(prefix)), len(_FIRST))
     return first, "stock" in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Escape lone surrogates in a report: a log line may hold one, and it would end the process that runs the tests."""
+    return _encodable((yield))
+
+
+def _encodable(value: Any) -> Any:
+    match value:
+        case str():
+            return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {key: _encodable(item) for key, item in value.items()}
+        case list():
+            return [_encodable(item) for item in value]
+        case tuple():
+            return tuple(_encodable(item) for item in value)
+    return value
 
 
 def pytest_collection_finish() -> None:
