@@ -26,7 +26,7 @@ MAX_PARAMETERS = 7
 
 # Still to be split. Nothing may be added.
 LONG_FILES: tuple[str, ...] = ()
-LARGE_FUNCTIONS = ("src/postroad/rehearsal/report.py:make_report",)
+LARGE_FUNCTIONS: tuple[str, ...] = ()
 
 
 def test_no_file_is_long() -> None:

@@ -127,7 +127,7 @@ def replay(
 def rebuild(as_json: JsonOption = False) -> None:
     """Make the queue again from the ledger, after its server lost it.
 
-    What waits is enqueued again. What was on the wire and is known to nobody becomes `unknown`: held and shown, never
+    What waits is enqueued again. What was on the wire and has no job any more becomes `unknown`: held and shown, never
     sent again by itself. Harmless when nothing was lost. A queue that an earlier version split into shards becomes one.
     """
 

@@ -64,7 +64,7 @@ def rehearse(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Rehearse a campaign: all of it, on parts of its own, by a clock that runs faster. Nobody gets anything.
+    """Rehearse a whole campaign on parts of its own, by a faster clock. No message leaves this machine.
 
     The queue, the database, the worker and SMTP are real; mailbox providers are played by the sandbox, which is the
     only way out. Says when the campaign would finish, what providers deferred and refused, which limit held it for how
@@ -103,7 +103,7 @@ async def _rehearse(
 ) -> RehearsalReport:
     with progress_bars(quiet=quiet) as progress:
         start = at(launch_ms)
-        assert start is not None  # noqa: S101  (of an instant that is known)
+        assert start is not None  # noqa: S101  (of a known time)
         return await run_rehearsal(order, settings, folder, start, progress, stop_on_signals())
 
 
@@ -193,7 +193,7 @@ def _print_run(report: RehearsalReport) -> None:
         f"{counted(report.captured, 'message')} at the sandbox, {report.duplicates} twice; "
         f"{run.real_seconds:g} s in all, "
         f"{run.speed_mean:,g} times as fast as it would be (asked for: {run.speed_asked:,g}, slowest: "
-        f"{run.speed_slowest:,g}), late by {_span(run.lag_seconds)} at the most"
+        f"{run.speed_slowest:,g}), late by at most {_span(run.lag_seconds)}"
     )
     if not run.kept_up:
         print_warning(
@@ -201,7 +201,7 @@ def _print_run(report: RehearsalReport) -> None:
             "late for no other reason. A lower --speed is more exact."
         )
     if report.ended == "held for good":
-        print_warning("what is left waits for somebody: behind a gate, or because its list was paused")
+        print_warning("the rest waits for an operator: at a gate that is closed, or because its list was paused")
     if not report.complete:
         print_failure(1, "the parts do not sum to the whole: this should not be")
 

@@ -1,4 +1,4 @@
-"""postroad unknown: what may or may not have been sent, and what somebody found out."""
+"""postroad unknown: messages that may or may not have been sent, and how they are resolved."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from postroad.store.ledger import TouchState
 from postroad.touch_search import find_touches, is_address
 
 app = typer.Typer(
-    help="Unknown: what may or may not have been sent, and what somebody found out.", no_args_is_help=True
+    help="Unknown: messages that may or may not have been sent, and how they are resolved.", no_args_is_help=True
 )
 
 ByOption = Annotated[str | None, typer.Option(help="Who says so; unset: your user and host.")]
@@ -34,10 +34,10 @@ def list_unknown(
     limit: LimitOption = 100,
     as_json: JsonOption = False,
 ) -> None:
-    """List what may or may not have been sent. It is held, and not sent again, until somebody finds out.
+    """List messages that may or may not have been sent. They are held until they are resolved, and not sent again.
 
     Of email:send the touches that are unknown, also those of which only the ledger tells, as after the loss of the
-    queue's server; of any other queue its uncertain jobs. A bounce that comes back resolves its touch by itself.
+    queue's server; of any other queue its uncertain jobs. A bounce resolves its touch automatically.
     """
 
     async def work(context: AppContext) -> list[dict[str, object]]:
@@ -82,7 +82,7 @@ def resolve(
 ) -> None:
     """Say what became of it: `accepted` (it was sent), `not-sent` (send it), `dead` (give it up).
 
-    For email:send the ledger is settled too, and notes who said so and when.
+    For email:send the ledger is updated too, and records who resolved it and when.
     """
     who = default_actor(by)
 

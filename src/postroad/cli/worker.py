@@ -61,17 +61,17 @@ def worker(
     queue: Annotated[
         str | None, typer.Argument(help=f"Name of the queue: {' or '.join(WORK)}; unset: {SEND_QUEUE}.")
     ] = None,
-    named: Annotated[str | None, typer.Option("--queue", help="Name of the queue, said in another way.")] = None,
+    named: Annotated[str | None, typer.Option("--queue", help="Name of the queue, as an option.")] = None,
     concurrency: Annotated[
         int | None, typer.Option(help="Jobs at once in this process.", min=1, max=MAX_NUMBER)
     ] = None,
     rate: Annotated[str | None, typer.Option(help="Limit of the whole queue, all workers together: 100/1s.")] = None,
-    drain: Annotated[str | None, typer.Option(help="From SIGTERM to exit at the most: 20s.")] = None,
+    drain: Annotated[str | None, typer.Option(help="Longest time from SIGTERM to exit: 20s.")] = None,
     name: Annotated[str | None, typer.Option(help="Name in events and logs; unset: host and process.")] = None,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
-    """Work off a queue, until it is told to stop: deliver what is on email:send or email:warmup, judge what is on
+    """Serve a queue until SIGTERM: deliver the messages of email:send or email:warmup, or process the mails of
     bounce:process.
 
     SIGTERM: claims nothing more, finishes what is on the wire, gives back the rest and exits 0 within --drain. A second
@@ -121,12 +121,12 @@ def recorder(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
-    """Write what happened into the ledger, until it is told to stop. One is enough; several share the work.
+    """Write events of the queues into the ledger until SIGTERM. One recorder is enough; several share the work.
 
     Whenever something new speaks against a list, it judges its cohorts, and pauses the guilty: `postroad cohort list`.
     When a run of the deployment `campaign` is cancelled or suspended in Prefect, it pauses that campaign.
 
-    A recorder that is started again under its name goes on at once with what it had in hand when it died.
+    A recorder that restarts under its name continues with the events that it had read before.
     """
     settings = Settings.load()
     start_logging(settings)

@@ -168,14 +168,19 @@ def make_report(environment: RehearsalEnvironment, name: str, seen: Observed) ->
         captured=len(captured),
         duplicates=duplicates,
         complete=current.audience == seen.imported and len(copies) >= accepted and duplicates == 0,
-        run=RehearsalRun(
-            real_seconds=round(seen.real_seconds, 1),
-            speed_asked=seen.speed_asked,
-            speed_mean=round(passed_s / max(seen.real_seconds, 0.001), 1),
-            speed_slowest=round(seen.speed.slowest, 1),
-            lag_seconds=round(seen.speed.lag_ms / 1000, 1),
-            kept_up=seen.speed.lag_ms <= KEPT_UP_MS,
-        ),
+        run=_run(seen, passed_s),
+    )
+
+
+def _run(seen: Observed, passed_s: float) -> RehearsalRun:
+    """Return speed and lag of the rehearsal, which passed so many seconds of the campaign's time."""
+    return RehearsalRun(
+        real_seconds=round(seen.real_seconds, 1),
+        speed_asked=seen.speed_asked,
+        speed_mean=round(passed_s / max(seen.real_seconds, 0.001), 1),
+        speed_slowest=round(seen.speed.slowest, 1),
+        lag_seconds=round(seen.speed.lag_ms / 1000, 1),
+        kept_up=seen.speed.lag_ms <= KEPT_UP_MS,
     )
 
 
