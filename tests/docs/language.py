@@ -75,7 +75,7 @@ def files(*roots: Path) -> Iterator[Path]:
                 file
                 for file in root.rglob("*")
                 if file.suffix in (".py", ".lua", ".md")
-                and "__pycache__" not in file.parts
+                and not any(part == "__pycache__" or part.startswith(".") for part in file.relative_to(root).parts)
                 and file.name != Path(__file__).name
             )
 
