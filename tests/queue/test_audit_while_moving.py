@@ -93,6 +93,23 @@ async def test_a_lost_job_is_found_while_others_move(queue: Queue, redis_url: st
     assert "job lost is nowhere" in found
 
 
+async def test_an_id_twice_in_a_long_list_is_found_while_others_move(queue: Queue, redis_url: str) -> None:
+    await queue.set_gate(Gate(name="shut", concurrency=0))
+    await queue.enqueue(Lane(name="still", gates=("shut",)), [Job(id=f"s{n}", payload=b"") for n in range(STEP * 3)])
+    await fill(queue, 0, JOBS)
+    client = connect(redis_url)
+    await client.rpush(f"pr:{{{queue.name}}}:lane:1", "s5")  # Steps read from the tail: the other one is in the last.
+    await client.aclose()
+    stop = asyncio.Event()
+    moving = asyncio.create_task(move(queue, stop))
+    try:
+        found = await queue.audit()
+    finally:
+        stop.set()
+        await moving
+    assert "job s5 is both queued and queued" in found
+
+
 async def test_every_audit_step_reads_a_bounded_number_of_items(queue: Queue, redis_url: str) -> None:
     """The work of one script call is independent of the number of jobs."""
     efforts = []

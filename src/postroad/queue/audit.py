@@ -29,10 +29,6 @@ _SCANNED = ("leases", "held", "scheduled", "uncertain", "dead")
 _CLASSES = ("urgent", "normal", "bulk")
 
 
-_AGAIN = "again"
-"""Code of an id that two steps found in the same list. It is a fault only if no job moved between them."""
-
-
 @dataclass
 class _Findings:
     """Violations by code and subject, and whether no job moved meanwhile."""
@@ -67,6 +63,7 @@ class _Audit:
         self._in_lane: dict[str, int] = {}  # jobs that must be in a lane, and how often they left it
         self._jobs_of: Counter[int] = Counter()
         self._cancelled = 0  # cancelled ids that lanes still list
+        self._read_again: set[str] = set()  # ids that two steps found in one list, as if jobs had been added between
 
     async def run(self) -> _Findings:
         before = await self._stamp()
@@ -81,9 +78,9 @@ class _Audit:
         self._found.quiet = after == before
         for id_, closed in missing.items():
             self._wrong(f"nowhere {id_} {closed}", f"job {id_} is nowhere")
-        if not self._found.quiet:
-            self._found.wrong = {c: words for c, words in self._found.wrong.items() if not c.startswith(_AGAIN)}
-        else:
+        if self._found.quiet:
+            for id_ in self._read_again:
+                self._twice(id_)
             self._compare_lanes(lanes)
             marked = after[-1]
             if self._cancelled != marked:
@@ -92,6 +89,9 @@ class _Audit:
 
     def _wrong(self, code: str, words: str) -> None:
         self._found.wrong.setdefault(code, words)
+
+    def _twice(self, id_: str) -> None:
+        self._wrong(f"twice {id_}", f"job {id_} is both queued and queued")
 
     async def _stamp(self) -> list[Any]:
         return await self._all("stamp")
@@ -123,23 +123,38 @@ class _Audit:
     async def _read_lanes(self) -> dict[int, tuple[int, int]]:
         """Read every lane and its list. Returns by lane: the live jobs that it counts, and whether it is idle."""
         found = {n: (length, live, idle) for n, length, live, idle in await self._all("lanes")}
-        seen: dict[str, tuple[int, int, int]] = {}  # by id: how often it left a lane, the lane, and the step
+        seen: dict[str, int] = {}
         for n, (length, *_) in found.items():
             if length:
-                step = 0
-                async for ids, cancelled in self._steps("list", str(n)):
-                    self._cancelled += cancelled
-                    step += 1
-                    for id_, closed in ids:
-                        earlier = seen.get(id_, (-1, n, step))
-                        if earlier[0] == closed:
-                            # New jobs at the tail move ids of this list into the next step, which reads them again.
-                            moved = earlier[1] == n and earlier[2] != step
-                            code = f"{_AGAIN if moved else 'twice'} {id_}"
-                            self._wrong(code, f"job {id_} is both queued and queued")
-                        seen[id_] = closed, n, step
-                        self._in_lane.pop(id_, None)
+                await self._read_list(n, seen)
         return {n: (live, idle) for n, (_, live, idle) in found.items()}
+
+    async def _read_list(self, lane: int, seen: dict[str, int]) -> None:
+        """Read the list of a lane from its tail.
+
+        Jobs that are added at the tail move ids that were read into the next step. It then begins with them, in the
+        order in which they were read. An id that is found again in any other way is in the list twice.
+
+        Args:
+            lane: Number of the lane.
+            seen: By id, how often it had left its lane: what was found in all lanes so far.
+        """
+        places: dict[str, int] = {}  # by id: its place in the order of reading
+        async for ids, cancelled in self._steps("list", str(lane)):
+            self._cancelled += cancelled
+            known, moved_to = len(places), -1
+            for id_, closed in reversed(ids):
+                place = places.get(id_, known)
+                if moved_to < place < known and seen[id_] == closed:
+                    moved_to = place
+                    self._read_again.add(id_)
+                    continue
+                moved_to = known
+                if seen.get(id_) == closed:
+                    self._twice(id_)
+                seen[id_] = closed
+                places[id_] = len(places)
+                self._in_lane.pop(id_, None)
 
     async def _read_gates(self) -> None:
         places = ["ready", *(f"parked:{name}" for name in dict.fromkeys(await self._all("gates")))]
