@@ -81,7 +81,7 @@ class AppContext:
 
     @cached_property
     def submit_options(self) -> SubmitOptions:
-        """What the settings say of jobs. Without a lookup of unknown domains, which `submit` adds."""
+        """How the settings have jobs made. `submit` adds the lookup of unknown domains."""
         from postroad.delivery.submit import SubmitOptions
         from postroad.warmup.identity import identities_by_sender
 
@@ -102,7 +102,7 @@ class AppContext:
         return self._resolver
 
     async def providers(self) -> Providers:
-        """Return what finds out whose a domain's mail hosts are."""
+        """Return the lookup of the mailbox providers of domains."""
         from postroad.delivery.provider_lookup import Providers
 
         return Providers(await self.resolver(), self.engine, self.clock)
@@ -222,7 +222,7 @@ def redis_url(settings: Settings) -> str:
 
 
 def ready_engine(settings: Settings) -> sa.Engine:
-    """Engine on a database with the schema of this version. Raises ConfigError, UnavailableError."""
+    """Open an engine on a database with the schema of this version. Raises ConfigError, UnavailableError."""
     engine = open_engine(database_url(settings))
     try:
         if settings.database_url is None:

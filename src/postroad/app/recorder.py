@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from prometheus_client import Gauge
 
@@ -23,7 +23,11 @@ def cohort_breaker(context: AppContext) -> CohortBreaker:
 
 
 async def run_recorder(
-    context: AppContext, name: str, stop: asyncio.Event, *, background: Sequence[Coroutine[object, object, None]] = ()
+    context: AppContext,
+    name: str,
+    stop: asyncio.Event,
+    *,
+    background: Sequence[Callable[[], Coroutine[object, object, None]]] = (),
 ) -> int:
     """Record what the queues of mail report, and check cohorts, until it is stopped.
 
@@ -31,7 +35,7 @@ async def run_recorder(
         context: The open parts. Where it has metrics, those of the recorder are added.
         name: Name among the recorders. One that starts under the name of another continues its work.
         stop: Ends it; what was read is recorded first.
-        background: Further endless tasks of the process; they are cancelled at the end.
+        background: Further endless work of the process. It is started with the recorders and cancelled at the end.
 
     Returns:
         How many events were recorded.
@@ -55,7 +59,7 @@ async def run_recorder(
             registry=context.metrics.registry,
         ).set_function(lambda: age.seconds)
     log.info("recorder %s records %s", name, " and ".join(MAIL_QUEUES))
-    endless = [asyncio.create_task(work) for work in (cohort_breaker(context).run_forever(), age.poll(), *background)]
+    endless = [asyncio.create_task(work()) for work in (cohort_breaker(context).run_forever, age.poll, *background)]
     try:
         async with asyncio.TaskGroup() as group:
             for recorder in recorders:

@@ -137,5 +137,5 @@ def recorder(
 async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
     stop = stop_on_signals()
     async with measured_context(settings, SEND_QUEUE, at, role=Role.RECORDER, name=name) as (context, _):
-        recorded = await run_recorder(context, name, stop, background=[watch_runs(context)])
+        recorded = await run_recorder(context, name, stop, background=[partial(watch_runs, context)])
     log.info("recorder %s stopped: %d events recorded", name, recorded)
