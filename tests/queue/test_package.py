@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import postroad.queue
-from postroad.queue import Queue, Worker
+from postroad.queue import Lease, Queue, RetryPolicy, Verdict, Worker
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(module.name for module in pkgutil.iter_modules(postroad.queue.__path__))
@@ -102,3 +102,20 @@ def test_public_methods_document_arguments_and_errors(name: str, function: Funct
     assert re.findall(r"^    (\w+): \S", section, re.MULTILINE) == arguments_of(function)
     if inspect.iscoroutinefunction(function) and name not in {"run", "reconnect"}:
         assert "UnavailableError: " in doc.partition("\nRaises:\n")[2]
+
+
+async def test_keywords_of_the_version_before_are_options_and_warn(redis_url: str) -> None:
+    with pytest.warns(DeprecationWarning, match="ephemeral, retry: pass QueueOptions") as warned:
+        opening = Queue.open(redis_url, "keywords", retry=RetryPolicy(attempts=2), ephemeral=True)
+    assert warned[0].filename == __file__
+    async with opening as queue:
+        with pytest.warns(DeprecationWarning, match="lease_ms, name: pass WorkerOptions"):
+            worker = Worker(queue, _never, name="w1", lease_ms=5_000)
+        assert worker.name == "w1"
+    unknown: dict[str, Any] = {"attempts": 2}
+    with pytest.raises(TypeError, match="attempts"), pytest.warns(DeprecationWarning, match="attempts"):
+        Queue.open(redis_url, "keywords", **unknown)
+
+
+async def _never(lease: Lease) -> Verdict:
+    raise AssertionError(lease)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from random import Random
+from typing import Unpack
 from uuid import uuid4
 
 import msgspec
@@ -31,11 +32,13 @@ from postroad.queue.types import (
     Job,
     Lane,
     Metrics,
+    OldQueueKeywords,
     QueueOptions,
     Reaped,
     Release,
     SettleResult,
     Verdict,
+    with_old_keywords,
 )
 
 DEFAULT_OPTIONS = QueueOptions()
@@ -68,8 +71,7 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
         self._retention = options.retention
 
     @classmethod
-    @asynccontextmanager
-    async def open(
+    def open(
         cls,
         url: str,
         name: str,
@@ -78,7 +80,8 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
         clock: Clock | None = None,
         rng: Random | None = None,
         metrics: Metrics | None = None,
-    ) -> AsyncIterator[Queue]:
+        **old: Unpack[OldQueueKeywords],
+    ) -> AbstractAsyncContextManager[Queue]:
         """Open a queue. It is created by its first job.
 
         Args:
@@ -88,6 +91,10 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
             clock: Clock of the queue. None: the server's, which all workers share.
             rng: Spreads delays.
             metrics: Receives measurements.
+            old: Deprecated: options as keywords.
+
+        Returns:
+            The queue, as an asynchronous context.
 
         Raises:
             ConfigError: The URL or the name is not valid, or the server refuses this client.
@@ -95,16 +102,21 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
                 shards.
             UnavailableError: The server does not reply.
         """
+        options = with_old_keywords(options, old)
         if not name or "}" in name:
             raise ConfigError(f"{name!r} is not a valid queue name.", remedy="It may not be empty or contain a brace.")
         ran = partial(metrics.script_ran, name) if metrics else None
         connections = ServerConnections(url, f"pr:{{{name}}}", clock, ran, options.sync_replicas)
+        return cls(name, connections, options, rng or Random(), metrics)._opened(options.ephemeral)  # noqa: S311
+
+    @asynccontextmanager
+    async def _opened(self, ephemeral: bool) -> AsyncIterator[Queue]:
         try:
-            await require_persistence(connections.client, ephemeral=options.ephemeral)
-            await require_unsharded(connections.client, name)
-            yield cls(name, connections, options, rng or Random(), metrics)  # noqa: S311
+            await require_persistence(self._connections.client, ephemeral=ephemeral)
+            await require_unsharded(self._connections.client, self.name)
+            yield self
         finally:
-            await connections.aclose()
+            await self._connections.aclose()
 
     async def enqueue(self, lane: Lane, jobs: Sequence[Job]) -> Enqueued:
         """Enqueue any number of jobs. A known id is not changed.

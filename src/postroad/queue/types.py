@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from random import Random
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypedDict, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 MAX_GATES = 10
 
@@ -253,6 +255,41 @@ class QueueOptions(Struct, frozen=True, kw_only=True):
     retention: Retention = Retention()
     ephemeral: bool = False
     sync_replicas: int = 0
+
+
+class OldQueueKeywords(TypedDict, total=False):
+    """Keywords of `Queue.open` that `QueueOptions` replaced. They are accepted for one release."""
+
+    retry: RetryPolicy
+    retention: Retention
+    ephemeral: bool
+    sync_replicas: int
+
+
+class OldWorkerKeywords(TypedDict, total=False):
+    """Keywords of `Worker` that `WorkerOptions` replaced. They are accepted for one release."""
+
+    name: str | None
+    lease_ms: int
+    drain_ms: int
+    watchdog_ms: int
+    idle_ms: int
+
+
+Options = TypeVar("Options", bound=Struct)
+
+
+def with_old_keywords(options: Options, old: Mapping[str, Any]) -> Options:
+    """Return options with the values of keywords that were parameters of their own, and warn of them.
+
+    Raises:
+        TypeError: There is no option of such a name.
+    """
+    if not old:
+        return options
+    names = ", ".join(sorted(old))
+    warnings.warn(f"{names}: pass {type(options).__name__} as options", DeprecationWarning, stacklevel=3)
+    return replace(options, **old)
 
 
 class Metrics(Protocol):

@@ -9,7 +9,7 @@ import socket
 from collections import Counter
 from contextlib import suppress
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 from uuid import uuid4
 
 from msgspec import Struct
@@ -18,7 +18,7 @@ from postroad.clock import Clock, SystemClock
 from postroad.errors import UnavailableError
 from postroad.queue.job_runner import Backoff, Handle, JobOutcome, JobRunner, Prepare
 from postroad.queue.queue import Queue
-from postroad.queue.types import Batch, Done, Release, SettleResult, Uncertain
+from postroad.queue.types import Batch, Done, OldWorkerKeywords, Release, SettleResult, Uncertain, with_old_keywords
 from postroad.queue.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ class Worker:
         clock: Clock | None = None,
         rng: Random | None = None,
         options: WorkerOptions = DEFAULT_OPTIONS,
+        **old: Unpack[OldWorkerKeywords],
     ) -> None:
         """Make a worker.
 
@@ -108,7 +109,9 @@ class Worker:
             clock: Clock of the queue. None: the system's.
             rng: Spreads delays.
             options: Name and times.
+            old: Deprecated: options as keywords.
         """
+        options = with_old_keywords(options, old)
         self.next_ms: int | None = None
         """Time of the queue's clock at which a job may be ready, from the last claim. None: no job waits."""
         self.name = options.name or f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
