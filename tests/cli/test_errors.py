@@ -168,7 +168,7 @@ def test_down_refuses_while_everything_runs(run: Run, tmp_path: Path) -> None:
     state_dir = tmp_path / "state"
     there = {"POSTROAD_STATE_DIR": str(state_dir)}
     ensure_redis(state_dir)
-    with (state_dir / "stack.lock").open("w") as lock:
+    with (state_dir / "house.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert_said(run("down", **there), 7, "`postroad up` or `postroad demo` runs", "Ctrl-C")
         assert redis_running(state_dir)

@@ -28,7 +28,8 @@ from postroad.state_folder import close_state_folder
 SANDBOX_ROUTE = "sandbox"
 PORT_ATTEMPTS = 4
 """How often the stack is started on other ports, when another program takes a port after it was chosen."""
-LOCK_FILE = "stack.lock"
+LOCK_FILE = "house.lock"
+"""The name that the version before locks: two versions must not run on one state folder."""
 Report = Callable[[str], None]
 """Called with the name of each part once it runs."""
 
