@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from postroad.delivery.result import DeliveryResult, DeliveryVerdict, Pause, decode_result, encode_result
+from postroad.delivery.outcome import classify_reply
+from postroad.delivery.result import MAX_REPLY, DeliveryResult, DeliveryVerdict, Pause, decode_result, encode_result
 from postroad.errors import Blame
+from postroad.smtp.reply import Phase, Reply
 from postroad.store.ledger import TouchState
 
 WRITTEN_BEFORE = [
@@ -60,6 +62,13 @@ def test_the_format_of_notes_is_that_of_the_version_before(note: bytes, result: 
 def test_what_only_the_worker_needs_is_not_encoded() -> None:
     result = DeliveryResult(state=TouchState.DEFERRED, cause="route down", delay_ms=5_000, pause=Pause.ROUTE)
     assert decode_result(encode_result(result)) == DeliveryResult(state=TouchState.DEFERRED, cause="route down")
+
+
+def test_the_ledger_gets_the_beginning_of_a_long_reply_and_the_queue_all_of_it() -> None:
+    reply = Reply(Phase.RCPT, 550, "5.1.1", "no such user, " + "which is said at length, " * 40)
+    result = classify_reply(reply, deferrals=0)
+    assert result.reply == str(reply)
+    assert decode_result(encode_result(result)).reply == str(reply)[:MAX_REPLY]
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ WRITES: list[tuple[TouchEvent, Target, Callable[[Case], object]]] = [
     ),
     (E.QUEUE_LOST, S.UNKNOWN, lambda case: mark_unknown(case.connection, [case.id], LATER)),
     *((E.RETURNED, state, returned(state)) for state in (S.BOUNCED, S.ACCEPTED)),
-    *((E.RESOLVED, state, resolved(state)) for state in (S.ACCEPTED, S.BOUNCED, S.DEAD, S.QUEUED)),
+    *((E.RESOLVED, state, resolved(state)) for state in (S.ACCEPTED, S.DEAD, S.QUEUED)),
     (E.SUPPRESSED, S.SUPPRESSED, lambda case: suppress_touches(case.connection, [case.id], LATER)),
     (E.SUPPRESSED, S.SUPPRESSED, lambda case: suppress_touches_of(case.connection, case.row["recipient_id"], LATER)),
     (E.CANCELLED, S.CANCELLED, lambda case: cancel_touches(case.connection, [case.id], LATER)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from postroad.app.context import AppContext
-from postroad.delivery.job import MAIL_QUEUES
+from postroad.delivery.job import MAIL_QUEUES, parse_touch_id
 from postroad.operations.unknown import Resolution, resolve_job, resolve_touch
 from postroad.queue import Queue
 
@@ -26,5 +26,6 @@ async def resolve(context: AppContext, queue: Queue, id_: str, resolution: Resol
     if queue.name not in MAIL_QUEUES:
         await resolve_job(queue, id_, resolution, by=by)
         return
+    parse_touch_id(id_)  # Nothing is written for an id that cannot be one.
     await context.recorder(queue, "resolve").drain()
     await resolve_touch(context.engine, queue, id_, resolution, context.submit_options, by=by, now=context.clock.now())

@@ -23,7 +23,7 @@ from postroad.delivery.outcome import (
     classify_unreachable,
 )
 from postroad.delivery.refusals import AuthenticationRefusals, receiver_name
-from postroad.delivery.result import MAX_REPLY, DeliveryResult, DeliveryVerdict, Pause, encode_result
+from postroad.delivery.result import DeliveryResult, DeliveryVerdict, Pause, encode_result
 from postroad.delivery.routes import Route
 from postroad.delivery.signing import SigningPool
 from postroad.dns.providers import OTHER_PROVIDERS, provider_table
@@ -216,7 +216,7 @@ class SendHandler:
 
 
 def _dead(cause: str, blame: Blame, reason: str) -> DeliveryResult:
-    return DeliveryResult(state=TouchState.DEAD, cause=cause, blame=blame, reply=reason[:MAX_REPLY])
+    return DeliveryResult(state=TouchState.DEAD, cause=cause, blame=blame, reply=reason)
 
 
 def _remedy(result: DeliveryResult, gate: str) -> str:

@@ -16,7 +16,7 @@ from postroad.classify.classify import Classification, classify
 from postroad.classify.relay import names_sender
 from postroad.classify.statement import Speaker, Statement
 from postroad.classify.text import clean, words_for_all
-from postroad.delivery.result import MAX_CAUSE, MAX_REPLY, DeliveryResult, Pause
+from postroad.delivery.result import MAX_CAUSE, DeliveryResult, Pause
 from postroad.errors import Blame
 from postroad.smtp.errors import TransportError
 from postroad.smtp.reply import Phase, Reply
@@ -93,7 +93,7 @@ def classify_reply(
         _classify_reply(reply, deferrals, speaker, provider, recipient, senders, receiver),
         reply_code=reply.code,
         enhanced_code=reply.enhanced,
-        reply=str(reply)[:MAX_REPLY],
+        reply=str(reply),
     )
 
 
@@ -265,7 +265,7 @@ def classify_transport_error(error: TransportError) -> DeliveryResult:
 
 def _with_reply(result: DeliveryResult, error: TransportError | NoMailHostError) -> DeliveryResult:
     code, enhanced = (error.reply.code, error.reply.enhanced) if error.reply is not None else (None, None)
-    return replace(result, reply_code=code, enhanced_code=enhanced, reply=error.reason[:MAX_REPLY])
+    return replace(result, reply_code=code, enhanced_code=enhanced, reply=error.reason)
 
 
 def route_down(reason: str) -> DeliveryResult:

@@ -67,9 +67,9 @@ decode_result = msgspec.msgpack.Decoder(DeliveryResult).decode
 
 
 def encode_result(result: DeliveryResult) -> bytes:
-    """Encode a result as the note of an event, without the fields that only the worker needs."""
-    if result.delay_ms is not None or result.pause is not None:
-        result = msgspec.structs.replace(result, delay_ms=None, pause=None)
+    """Encode a result as the note of an event, as much of it as the ledger stores."""
+    if result.delay_ms is not None or result.pause is not None or len(result.reply) > MAX_REPLY:
+        result = msgspec.structs.replace(result, delay_ms=None, pause=None, reply=result.reply[:MAX_REPLY])
     return _encode(result)
 
 
@@ -77,10 +77,10 @@ def event_result(event: Event) -> DeliveryResult | None:
     """Return the result that an event of the queue reports; None if it reports no result."""
     note = decode_result(event.note) if event.note else None
     state = _state(event, note)
-    if state is None or (note is not None and note.state is state):
-        return note if state is not None else None
+    if state is None:
+        return None
     if note is not None:
-        return msgspec.structs.replace(note, state=state)
+        return note if note.state is state else msgspec.structs.replace(note, state=state)
     return DeliveryResult(
         state=state,
         cause=_truncate(event.cause, MAX_CAUSE),

@@ -1,1 +1,1 @@
-"""What an operator does to mail on its way: pause, resume, cancel, replay, rebuild, resolve, unsubscribe."""
+"""What operators and recipients do to mail on its way: pause, cancel, replay, rebuild, resolve, unsubscribe."""

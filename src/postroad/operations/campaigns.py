@@ -67,7 +67,7 @@ async def cancel(engine: sa.Engine, queue: Queue, name: str, now: datetime) -> i
         now: The time.
 
     Returns:
-        How many touches were cancelled.
+        The number of cancelled touches for which the queue may have jobs.
 
     Raises:
         StateError: There is no such campaign, or it is finished.

@@ -15,13 +15,10 @@ from postroad.delivery.submit import SubmitOptions, enqueue_by_id, load_submit_p
 from postroad.queue import Queue
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read, write
-from postroad.store.ledger import TouchState
+from postroad.store.ledger import IN_PROGRESS, TouchState
 from postroad.store.touch_count import count_in_progress
 from postroad.store.touch_page import touch_pages
 from postroad.store.touches.sending import mark_unknown
-
-_IN_PROGRESS = (TouchState.QUEUED, TouchState.DEFERRED, TouchState.SENDING)
-"""States of touches that have a job, unless the queue lost it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +72,7 @@ async def rebuild(
         plan = await asyncio.to_thread(load_submit_plan, engine, campaign, options)
         pages = touch_pages(engine, campaign_id)
         while (page := await asyncio.to_thread(next, pages, None)) is not None:
-            touches = [touch for touch in page if touch.state in _IN_PROGRESS]
+            touches = [touch for touch in page if touch.state in IN_PROGRESS]
             looked_at += len(touches)
             known = await queue.states([job_id(touch.id) for touch in touches]) if touches else []
             lost = [touch for touch, state in zip(touches, known, strict=True) if state is None]

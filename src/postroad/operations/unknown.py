@@ -22,7 +22,7 @@ from postroad.errors import StateError
 from postroad.queue import Dead, Done, JobState, Queue, Release
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, delivery_events
-from postroad.store.touches.results import Resolved, resolve_unknown
+from postroad.store.touches.results import resolve_unknown
 from postroad.store.types import UtcDateTime
 
 
@@ -126,14 +126,14 @@ async def resolve_touch(
         UnavailableError: The database or the queue is unavailable.
     """
     touch_id = parse_touch_id(id_)
-    resolved = await asyncio.to_thread(_resolve, engine, touch_id, resolution, by, now)
+    campaign = await asyncio.to_thread(_resolve, engine, touch_id, resolution, by, now)
     [state] = await queue.states([id_])
     if state is JobState.UNCERTAIN:
         await resolve_job(queue, id_, resolution, by=by)
     elif state in (None, JobState.REMEMBERED) and resolution is Resolution.NOT_SENT:
         # The ledger has decided, so the queue must no longer reject this id as a duplicate.
         await queue.acknowledge(GROUP, [], forget=[id_])
-        plan = await asyncio.to_thread(load_submit_plan, engine, resolved.campaign, options)
+        plan = await asyncio.to_thread(load_submit_plan, engine, campaign, options)
         await enqueue_by_id(engine, queue, plan, [touch_id])
 
 
@@ -156,15 +156,15 @@ _STATES = {
 }
 
 
-def _resolve(engine: sa.Engine, touch_id: int, resolution: Resolution, by: str, now: datetime) -> Resolved:
+def _resolve(engine: sa.Engine, touch_id: int, resolution: Resolution, by: str, now: datetime) -> str:
     with write(engine) as connection:
-        resolved = resolve_unknown(connection, touch_id, _STATES[resolution], by=by, now=now)
-    if resolved is None:
+        campaign = resolve_unknown(connection, touch_id, _STATES[resolution], by=by, now=now)
+    if campaign is None:
         raise StateError(
             f"touch {touch_id} is not unknown",
             remedy="`postroad unknown list` names those that are; a recorder must be running.",
         )
-    return resolved
+    return campaign
 
 
 def touch_events(engine: sa.Engine, id_: str) -> list[dict[str, object]]:

@@ -40,7 +40,7 @@ def change_by_rule(
         name: Name of the rule.
         rule: The rule.
         scope: Sender and receiver that it slows down.
-        reply: The last reply that matched.
+        reply: The first reply that matched since the last run.
         times: Number of replies that matched within an hour.
         now: The time.
 
@@ -101,7 +101,7 @@ def increase(change: ShapingChange, limits: ReceiverLimits, now: datetime) -> Sh
         now: The time.
 
     Returns:
-        The change. It has expired when its share is 1. None: the last increase is too recent.
+        The change. It has expired when its share is 1. None: the last change is too recent.
     """
     if change.share is None or change.moved_at is None or now < change.moved_at + INCREASE_INTERVAL:
         return None

@@ -92,7 +92,7 @@ class LimitScope(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rule_provider(self) -> str:
-        """The provider that rules match. A site or domain with a gate of its own is a provider to them."""
+        """The provider that rules match: a site or domain of no known provider, if it has its own gate, is one."""
         return str(self.receiver) if self.provider == OTHER_PROVIDERS else self.provider
 
 

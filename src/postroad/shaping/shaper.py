@@ -187,7 +187,7 @@ class Shaper:
         """Store the changes that the collected replies cause, and correct the gates.
 
         Raises:
-            UnavailableError: The database or the queue is unavailable. The next run stores the collected replies.
+            UnavailableError: The database or the queue is unavailable. The next run stores refusals and pauses.
         """
         self._has_work.clear()
         refusals, self._refusals = self._refusals, {}

@@ -38,10 +38,13 @@ class TouchState(StrEnum):
 
 
 LIVE = (TouchState.PLANNED, TouchState.QUEUED, TouchState.SENDING, TouchState.DEFERRED)
-"""States in which a touch is still to be planned, sent or recorded."""
+"""States in which a touch is still to be submitted, sent or recorded."""
 
 WAITING = (TouchState.PLANNED, TouchState.QUEUED, TouchState.DEFERRED)
 """Live states in which a touch is not on the wire."""
+
+IN_PROGRESS = (TouchState.QUEUED, TouchState.DEFERRED, TouchState.SENDING)
+"""Live states in which a touch has a job, unless the queue lost it."""
 
 
 class Touch(SQLModel, table=True):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
-from postroad.store.ledger import TouchState
+from postroad.store.ledger import IN_PROGRESS, TouchState
+from postroad.store.touches.transitions import states_sql
 
 
 class TouchCount(SQLModel, table=True):
@@ -48,7 +49,7 @@ def count_in_progress(connection: sa.Connection, *, seeds: bool) -> int:
     statement = sa.text(
         "SELECT COALESCE(sum(touch_count.touches), 0) FROM campaign JOIN step ON step.campaign_id = campaign.id "
         "JOIN touch_count ON touch_count.step_id = step.id "
-        "WHERE touch_count.state IN ('queued', 'deferred', 'sending') AND campaign.state IN ('running', 'paused') "
+        f"WHERE touch_count.state IN ({states_sql(IN_PROGRESS)}) AND campaign.state IN ('running', 'paused') "
         "AND campaign.warmup = :seeds"
     )
     return int(connection.execute(statement, {"seeds": seeds}).scalar_one())

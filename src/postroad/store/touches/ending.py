@@ -88,6 +88,8 @@ def end_sequence_of(
 def delete_touches(connection: sa.Connection, touch_ids: Sequence[int]) -> int:
     """Delete those of these touches that ended, with all rows that belong to them.
 
+    The caller holds the lock of their campaign, so that no touch is requeued between the SELECT and the DELETE.
+
     A touch with a recorded unsubscribe is kept. The id, the campaign and the recipient of a deleted touch go to
     ``past_touch``.
 

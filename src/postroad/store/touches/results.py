@@ -157,38 +157,30 @@ def record_returned(connection: sa.Connection, touch_id: int, state: TouchState,
     return connection.execute(statement, values).rowcount == 1
 
 
-class Resolved(sa.Row[tuple[str, int]]):
-    """Shape of the row of `resolve_unknown`: the campaign's name and the touch's last claim."""
-
-    campaign: str
-    claim: int
-
-
 def resolve_unknown(
-    connection: sa.Connection, touch_id: int, state: TouchState, *, by: str, now: datetime, reply: str = ""
-) -> Resolved | None:
+    connection: sa.Connection, touch_id: int, state: TouchState, *, by: str, now: datetime
+) -> str | None:
     """Settle a touch whose delivery is unknown, and record who did it.
 
     Args:
         connection: A connection in a transaction that writes.
         touch_id: The touch.
-        state: What became of it: ``accepted``, ``bounced``, ``dead``, or ``queued`` to send it again.
-        by: The person or the source that knows it.
+        state: What became of it: ``accepted``, ``dead``, or ``queued`` to send it again.
+        by: The person who knows it.
         now: The time of the transaction.
-        reply: The reply of the receiver, if there is one.
 
     Returns:
-        The campaign and the last claim of the touch; None if its state is not ``unknown``.
+        Name of the campaign of the touch; None if its state is not ``unknown``.
     """
     settled = sa.text(
         "UPDATE touch SET state = :state, settled_at = :settled_at, reply = :reply "
-        f"WHERE id = :id AND {allowed_sql(TouchEvent.RESOLVED, state)} RETURNING claim, "
-        "(SELECT name FROM campaign WHERE campaign.id = touch.campaign_id) AS campaign"
+        f"WHERE id = :id AND {allowed_sql(TouchEvent.RESOLVED, state)} RETURNING "
+        "(SELECT name FROM campaign WHERE campaign.id = touch.campaign_id)"
     ).bindparams(sa.bindparam("settled_at", type_=UtcDateTime()))
-    note = f"resolved as {state} by {by}{': ' if reply else ''}{reply}"[:500]
+    note = f"resolved as {state} by {by}"[:500]
     values = {"id": touch_id, "state": state.value, "settled_at": now if state.ended else None, "reply": note}
-    row = connection.execute(settled, values).one_or_none()
-    if row is None:
+    campaign: str | None = connection.execute(settled, values).scalar_one_or_none()
+    if campaign is None:
         return None
     event = sa.text(
         "INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause, reply) "
@@ -197,4 +189,4 @@ def resolve_unknown(
     # The time distinguishes it from an earlier resolution of the same touch.
     uid = f"{touch_id}:{now.timestamp():.6f}:resolved"
     connection.execute(event, {"uid": uid, "id": touch_id, "state": state.value, "at": now, "reply": note})
-    return row  # type: ignore[return-value]
+    return campaign

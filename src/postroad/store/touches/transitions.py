@@ -27,7 +27,7 @@ class TouchEvent(StrEnum):
     RECORDED = "recorded"  # an event of the queue was read
     QUEUE_LOST = "queue-lost"  # its job is gone
     RETURNED = "returned"  # a bounce message or a report was received
-    RESOLVED = "resolved"  # a person, or a message received later, says what became of it
+    RESOLVED = "resolved"  # a person says what became of it
     SUPPRESSED = "suppressed"  # its recipient was
     CANCELLED = "cancelled"  # its campaign, its sequence, or the touch alone
     REQUEUED = "requeued"  # it failed, and a person has it sent again
@@ -89,7 +89,6 @@ TRANSITIONS: Final = (
     _from([*_WIRE, _S.ACCEPTED], _E.RETURNED, _S.BOUNCED),
     _from([_S.UNKNOWN], _E.RETURNED, _S.ACCEPTED),
     _from([_S.UNKNOWN], _E.RESOLVED, _S.ACCEPTED),
-    _from([_S.UNKNOWN], _E.RESOLVED, _S.BOUNCED),
     _from([_S.UNKNOWN], _E.RESOLVED, _S.DEAD),
     _from([_S.UNKNOWN], _E.RESOLVED, _S.QUEUED),
     _from(WAITING, _E.SUPPRESSED, _S.SUPPRESSED),
