@@ -104,7 +104,7 @@ class Delivery:
                 return Dead(cause=said, error=response.text)
 
     def _rest_ms(self, retry_after: str | None) -> int:
-        """A number of seconds, or a date."""
+        """Read a number of seconds, or a date."""
         if retry_after and retry_after.isdecimal():
             return int(retry_after) * 1000
         try:

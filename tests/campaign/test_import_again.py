@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.campaign.audience import ImportProgress, abandon_imports, import_file, import_slice, open_import, refusals
-from postroad.campaign.audience_file import audience_file, file_to_import
+from postroad.campaign.audience_file import audience_file
 from postroad.store import migrate
 from postroad.store.engine import open_engine, read, write
 from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
@@ -125,16 +125,23 @@ def campaign_with_file(project: CampaignProject) -> Path:
     return path
 
 
+def is_imported_at_launch(project: CampaignProject) -> bool:
+    file = audience_file(project.engine, "spring")
+    assert file is not None
+    return file.to_import
+
+
 def test_a_launch_imports_a_file_whose_old_content_was_restored(project: CampaignProject) -> None:
     path = campaign_with_file(project)
     import_file(project.engine, "people", path, NOW)
     import_file(project.engine, "people", export(project.folder, "people.csv", "Basel"), NOW)
     export(project.folder, "people.csv", "Bern")
-    file = file_to_import(project.engine, "spring")
+    file = audience_file(project.engine, "spring")
     assert file is not None
+    assert file.to_import
     import_file(project.engine, file.audience, file.path, NOW)
     assert cities(project.engine) == {"Bern"}
-    assert file_to_import(project.engine, "spring") is None
+    assert not is_imported_at_launch(project)
 
 
 def test_a_launch_keeps_newer_values_of_another_file(project: CampaignProject) -> None:
@@ -153,9 +160,9 @@ def test_a_launch_keeps_newer_values_of_another_file(project: CampaignProject) -
 def test_a_launch_finishes_an_interrupted_import(project: CampaignProject) -> None:
     path = campaign_with_file(project)
     import_rows(project.engine, path, 2)
-    assert file_to_import(project.engine, "spring") is not None
+    assert is_imported_at_launch(project)
     abandon_imports(project.engine, "people", NOW)
-    assert file_to_import(project.engine, "spring") is None
+    assert not is_imported_at_launch(project)
 
 
 OLDER = (

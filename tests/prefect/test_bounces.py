@@ -1,4 +1,4 @@
-"""The flows `bounces` and `dead-letters`, run by a worker on context of a test's own."""
+"""The flows `bounces` and `dead-letters`, run by a worker on parts of the test."""
 
 from __future__ import annotations
 
@@ -115,9 +115,9 @@ async def test_what_is_in_a_maildir_is_fetched(http: httpx.AsyncClient, config: 
 async def test_dead_letters_wait_for_an_approval(
     http: httpx.AsyncClient, config: Path, send_again: bool, left: tuple[int, int]
 ) -> None:
-    await kill_a_job(config, "one", "a server is away")
+    await kill_a_job(config, "one", "a server is unavailable")
     await kill_a_job(config, "two", "a mistake")
-    params = {"queue": BOUNCE_QUEUE, "cause": "a server is away"}
+    params = {"queue": BOUNCE_QUEUE, "cause": "a server is unavailable"}
     run_id = await start(http, "dead-letters", config, params=params)
     paused = await state(http, run_id, "PAUSED", "COMPLETED", "FAILED", "CRASHED")
     assert paused["type"] == "PAUSED", paused
@@ -127,7 +127,7 @@ async def test_dead_letters_wait_for_an_approval(
     assert "| 1 |" in table["data"]
     assert "one failed" in table["data"]
 
-    await kill_a_job(config, "late", "a server is away")  # The preview did not list it.
+    await kill_a_job(config, "late", "a server is unavailable")  # The preview did not list it.
 
     async def accepted() -> bool:
         # Prefect keeps the form's schema a moment after the run has paused, and refuses an answer until then.

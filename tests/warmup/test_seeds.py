@@ -19,7 +19,7 @@ from postroad.app.context import AppContext, open_context
 from postroad.app.submit import submit
 from postroad.app.worker import WORK, Work
 from postroad.campaign.audience import import_file
-from postroad.campaign.audience_file import file_to_import
+from postroad.campaign.audience_file import audience_file
 from postroad.campaign.status import summary
 from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.recorder import Recorder
@@ -119,8 +119,8 @@ def write_campaign(folder: Path, campaign: str = CAMPAIGN) -> None:
 def make(engine: sa.Engine, settings: Settings, now: datetime) -> str:
     name = make_campaign(engine, settings, "news", now)
     assert name is not None
-    source = file_to_import(engine, name)
-    if source is not None:
+    source = audience_file(engine, name)
+    if source is not None and source.to_import:
         import_file(engine, source.audience, source.path, now)
     return name
 

@@ -1,7 +1,8 @@
 """Parses an inbound mail: DSN, feedback report, receipt, free-text bounce, automatic reply, or other mail.
 
-The most formal format that matches wins: feedback report (RFC 5965), receipt (RFC 8098), DSN (RFC 3464), then
-challenges, automatic replies (RFC 3834) and free-text bounces. flufl.bounce comes last, and only finds addresses.
+The first format that matches wins: the report parts of the mail in their order (feedback report, RFC 5965; receipt,
+RFC 8098; DSN, RFC 3464), Hotmail's report, the notification of SES, an attached bounce, then challenges, automatic
+replies (RFC 3834) and free-text bounces. flufl.bounce comes last, and only finds addresses.
 """
 
 from __future__ import annotations

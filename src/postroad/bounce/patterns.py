@@ -80,7 +80,7 @@ def decode_xtext(text: str) -> str:
 
 
 def find_status(text: str) -> str | None:
-    """Return the most specific status code of a text: the first 4.y.z or 5.y.z except x.0.0, else the first code."""
+    """Return the first 4.y.z or 5.y.z of a text except x.0.0, else the first code but x.0.0, else the first."""
     codes: list[str] = _STATUS.findall(text)
     specific = [code for code in codes if not code.endswith(".0.0")]
     failures = [code for code in specific if code[0] != "2"]

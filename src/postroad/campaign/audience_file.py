@@ -72,9 +72,3 @@ _LAST_OF_PATH = sa.text(
     "SELECT CASE WHEN finished_at IS NOT NULL THEN sha256 END FROM audience_import "
     "WHERE audience_id = :id AND path = :path ORDER BY id DESC LIMIT 1"
 )
-
-
-def file_to_import(engine: sa.Engine, campaign: str) -> AudienceFile | None:
-    """Return the file that the launch of a campaign imports, or None."""
-    file = audience_file(engine, campaign)
-    return file if file is not None and file.to_import else None

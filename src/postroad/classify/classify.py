@@ -122,7 +122,7 @@ _CODES: Final = (
     (re.compile(r"[45]\.7\.(?:2|124|129|13[346]|193)"), Cause.NOT_WANTED),
     (re.compile(r"[45]\.7\.\d+"), Cause.POLICY),
 )
-_INNER_CODE: Final = re.compile(r"\b55[013][ -]5\.1\.[136]\b(?!\.)")
+_INNER_CODE: Final = re.compile(r"[:(]\s?55[013][ -]5\.1\.[136]\b(?!\.)")
 _CODE_WEIGHT: Final = 4
 """Weight that a code adds to words of the same cause, in words. A code for the sender's authentication counts alone."""
 

@@ -277,7 +277,7 @@ def _evidence(phrase: Phrase, before: Sequence[str]) -> Evidence:
     if phrase.evidence in HARD | {Evidence.MISSING} and any(
         tuple(before[-len(subject) :]) == subject for subject in _READER
     ):
-        return Evidence.NOT_WANTED
+        return Evidence.POLICY
     if phrase.evidence is not Evidence.MISSING:
         return phrase.evidence
     recipients, empty = _subjects()

@@ -20,7 +20,7 @@ class Statement(Struct, frozen=True, kw_only=True):
     """One statement.
 
     Attributes:
-        text: Text without the codes.
+        text: Text as reported. That of a bounce may begin with the codes.
         code: Reply code (RFC 5321 §4.2). None: unknown.
         status: Enhanced status code (RFC 3463). None: unknown.
         phase: SMTP command that the reply answers. None: a report without an SMTP session.

@@ -182,7 +182,7 @@ def _print_result(result: DemoResult, stack: LocalStack, seconds: float) -> None
         "next           `postroad campaign status`, `postroad queue dead --by cause`",
     )
     if not result.complete:
-        print_failure(1, "the context do not sum to the whole: this should not be")
+        print_failure(1, "the parts do not sum to the whole: this should not be")
 
 
 def down(

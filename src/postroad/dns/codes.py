@@ -324,7 +324,7 @@ class Code(Enum):
     BULK_NEAR = (
         "large-sender.near",
         RecordVerdict.WARN,
-        "From 5,000 a day, mail without aligned SPF, DKIM and DMARC is rejected; at Google permanently from then on.",
+        "From 5,000 a day, mail without aligned SPF, DKIM and DMARC is rejected. For Google it stays a bulk sender.",
     )
     BULK_MET = "large-sender.met", RecordVerdict.PASS, "The rules for bulk senders apply to it, and its DNS complies."
     BULK_OPEN = (

@@ -21,9 +21,9 @@ from postroad.mail.body import Chunk, StaticChunk, TemplateChunk
 from postroad.mail.dkim import relaxed_lines
 from postroad.mail.template import RESERVED, MessageTemplate, Slot
 
-FIELD_WIDTH = 36
+_FIELD_WIDTH = 36
 """Characters that are reserved for a merge field."""
-RESERVED_WIDTH = 72
+_RESERVED_WIDTH = 72
 """Characters for a field that Postroad fills in, such as an address or a link."""
 _LINE = 75  # RFC 2045 §6.7 (5): 76 characters, including the "=" of a soft line break
 _PLAIN = re.compile(r"(?!\.)[^\x00-\x20=\x7f\ud800-\udfff]+(?: [^\x00-\x20=\x7f\ud800-\udfff]+)*")
@@ -85,10 +85,10 @@ def _remember(cache: dict[str, bytes], value: str, octets: bytes) -> None:
 def _encode_value(value: Any, reserved: bool, html: bool) -> bytes | None:
     """Return a value in quoted-printable, or None if it does not fit."""
     text = str(escape(value) if html else value)
-    if len(text) > RESERVED_WIDTH or not _PLAIN.fullmatch(text):
+    if len(text) > _RESERVED_WIDTH or not _PLAIN.fullmatch(text):
         return None
     octets = text.encode() if text.isascii() else b2a_qp(text.encode(), istext=False)
-    return octets if len(octets) <= (RESERVED_WIDTH if reserved else FIELD_WIDTH) else None
+    return octets if len(octets) <= (_RESERVED_WIDTH if reserved else _FIELD_WIDTH) else None
 
 
 def precompile(chunks: Sequence[Chunk]) -> PrecompiledBody | None:
@@ -104,7 +104,7 @@ def precompile(chunks: Sequence[Chunk]) -> PrecompiledBody | None:
                 if template not in templates:
                     templates.append(template)
                 slots += [(template, segment) for segment in segments if isinstance(segment, Slot)]
-                pattern = encode_lines(segments)
+                pattern = _encode_lines(segments)
                 patterns.append((pattern, relaxed_lines(pattern)))
             case _:
                 return None
@@ -120,7 +120,7 @@ def precompile(chunks: Sequence[Chunk]) -> PrecompiledBody | None:
     )
 
 
-def encode_lines(segments: Sequence[str | Slot]) -> bytes:
+def _encode_lines(segments: Sequence[str | Slot]) -> bytes:
     """Encode lines of literals and slots, each slot as ``%b``. Line ends become CRLF, and no line begins with a dot."""
     lines: list[bytes] = []
     line, width = b"", 0
@@ -141,7 +141,7 @@ def _atoms(segments: Sequence[str | Slot]) -> Iterator[tuple[bytes, int]]:
     """Yield each sequence of octets that must not be split, and its width."""
     for number, segment in enumerate(segments):
         if isinstance(segment, Slot):
-            yield b"%b", RESERVED_WIDTH if segment.field in RESERVED else FIELD_WIDTH
+            yield b"%b", _RESERVED_WIDTH if segment.field in RESERVED else _FIELD_WIDTH
             continue
         octets = segment.encode(errors="replace").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         for index, octet in enumerate(octets):

@@ -165,7 +165,7 @@ class SandboxSession(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _perform(self, step: SessionStep) -> None:
-        if step.fault is not None and _takes_time(step.fault):
+        if step.fault is not None and _needs_task(step.fault):
             self._flush()
             self._start(self._apply_fault(step, step.fault))
             return
@@ -273,5 +273,5 @@ class SandboxSession(asyncio.Protocol):
         self._resume()
 
 
-def _takes_time(fault: Fault) -> bool:
+def _needs_task(fault: Fault) -> bool:
     return bool(fault.delay_ms or fault.byte_delay_ms or fault.ending is not ConnectionEnding.STAY)

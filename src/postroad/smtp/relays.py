@@ -58,7 +58,8 @@ class RelayRoute:
         failure: TransportError | None = None
         while (relay := self._choose(untried)) is not None:
             untried.remove(relay)
-            relay.breaker.allow()
+            if not relay.breaker.allow():
+                continue
             try:
                 return await self._send_by(relay, message, before_body, origin)
             except TransportError as error:

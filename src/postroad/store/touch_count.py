@@ -49,7 +49,7 @@ def count_in_progress(connection: sa.Connection, *, seeds: bool) -> int:
     statement = sa.text(
         "SELECT COALESCE(sum(touch_count.touches), 0) FROM campaign JOIN step ON step.campaign_id = campaign.id "
         "JOIN touch_count ON touch_count.step_id = step.id "
-        f"WHERE touch_count.state IN ({states_sql(IN_PROGRESS)}) AND campaign.state IN ('running', 'paused') "
+        f"WHERE touch_count.state {states_sql(IN_PROGRESS)} AND campaign.state IN ('running', 'paused') "
         "AND campaign.warmup = :seeds"
     )
     return int(connection.execute(statement, {"seeds": seeds}).scalar_one())

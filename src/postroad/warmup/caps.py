@@ -42,7 +42,7 @@ GRACE = timedelta(minutes=1)
 SPREAD = timedelta(hours=12)
 """Longest time that a day's cap is spread over. With fewer working hours, the rate is higher."""
 JITTER = 0.1
-"""Largest relative difference between an hour's rate and the even one. A perfectly even sender looks automated."""
+"""Relative difference between an hour's rate and the even one, about. A perfectly even sender looks automated."""
 
 
 class Cap(Struct, frozen=True, kw_only=True):
