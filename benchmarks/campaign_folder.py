@@ -6,6 +6,7 @@ The message is that of every contestant (`benchmarks.same_message`).
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 from msgspec import Struct
@@ -65,8 +66,8 @@ audience: {{name: {AUDIENCE}}}
 steps:
   - email: news
     subject: "{SUBJECT}"
-    text: {MAIL}/text.txt
-    html: {MAIL}/html.html
+    text: text.txt
+    html: html.html
 """
 
 
@@ -95,6 +96,8 @@ def build(folder: Path, options: FolderOptions) -> None:
     )
     (folder / "postroad.toml").write_text(settings, "utf-8")
     (folder / "campaign.yaml").write_text(_CAMPAIGN, "utf-8")
+    for part in ("text.txt", "html.html"):
+        shutil.copy(MAIL / part, folder)  # A campaign reads files of its own folder alone.
 
 
 def write_recipients(path: Path, count: int, *, first: int = 0) -> None:
