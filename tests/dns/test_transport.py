@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from collections.abc import Callable
 
 import dns.exception
@@ -12,6 +14,7 @@ import dns.name
 import dns.rdataclass
 import dns.rdatatype
 import pytest
+import uvloop
 from dns.rdtypes.IN.A import A
 
 from postroad.clock import SystemClock
@@ -272,3 +275,20 @@ async def test_closing_the_resolver_cancels_lookups() -> None:
             await heard.wait()
         results = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results)
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_a_query_that_its_event_loop_cancels_leaves_no_socket_open(turns: int) -> None:
+    async def cancel() -> None:
+        async with speaking(lambda _: []) as (silent, _):
+            query = asyncio.create_task(addresses(silent))
+            for _turn in range(turns):
+                await asyncio.sleep(0)
+            query.cancel()
+            await asyncio.wait([query])
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        uvloop.run(cancel())
+        gc.collect()
+    assert caught == []

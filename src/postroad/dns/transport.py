@@ -69,16 +69,41 @@ async def send_query(server: Server, name: dns.name.Name, kind: Kind, timeout_s:
 
 async def _over_udp(server: Server, query: dns.message.Message) -> dns.message.Message:
     """Send a query over UDP. Raises OSError, or dns.message.Truncated for a truncated response to this query."""
-    backend = dns.asyncbackend.get_default_backend()
-    family = dns.inet.af_for_address(server.address)
-    # A connected socket also reports that the server's port is closed. Without a peer in the calls, dnspython leaves
-    # the comparison of addresses, which have several spellings, to the kernel.
-    async with await backend.make_socket(  # type: ignore[no-untyped-call]
-        family, socket.SOCK_DGRAM, destination=(server.address, server.port)
-    ) as connected:
+    # Without a peer in the calls, dnspython leaves the comparison of addresses, which have several spellings, to the
+    # kernel.
+    async with _ConnectedSocket(server) as connected:
         await dns.asyncquery.send_udp(connected, query, None)
         response, _, _ = await dns.asyncquery.receive_udp(
             connected, query=query, ignore_errors=True, raise_on_truncation=True
         )
     assert isinstance(response, dns.message.Message)  # noqa: S101  (dnspython declares any type)
     return response
+
+
+class _ConnectedSocket(dns.asyncbackend.DatagramSocket):  # type: ignore[name-defined,misc]
+    """A UDP socket that is connected to a name server, so that it also reports that the server's port is closed.
+
+    The kernel's socket is closed at once. That of dnspython's own backend is closed in a later turn of the event loop,
+    which a loop that ends does not have.
+    """
+
+    def __init__(self, server: Server) -> None:
+        family = dns.inet.af_for_address(server.address)
+        super().__init__(family, socket.SOCK_DGRAM)
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            self._socket.setblocking(False)
+            self._socket.connect((server.address, server.port))
+        except BaseException:
+            self._socket.close()
+            raise
+
+    async def sendto(self, what: bytes, destination: object, timeout: float | None) -> int:
+        await asyncio.get_running_loop().sock_sendall(self._socket, what)
+        return len(what)
+
+    async def recvfrom(self, size: int, timeout: float | None) -> tuple[bytes, None]:
+        return await asyncio.get_running_loop().sock_recv(self._socket, size), None
+
+    async def close(self) -> None:
+        self._socket.close()
