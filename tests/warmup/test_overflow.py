@@ -102,6 +102,15 @@ def test_capacity_is_what_the_working_hours_allow(load: Load, cap: Cap, used: in
     assert capacity_until(identity.warmup, identity, cap, used, MORNING, MORNING + hours * HOUR) == carried
 
 
+@pytest.mark.parametrize("cap", [5, 48, 997])
+def test_capacity_of_a_whole_day_is_the_cap_whenever_the_day_begins(load: Load, cap: int) -> None:
+    identity = of_sender(load(SETTINGS), "news")[0]
+    begins = [MORNING + step * timedelta(minutes=13, microseconds=7) for step in range(500)]
+    day = timedelta(days=1)
+    found = {capacity_until(identity.warmup, identity, Cap(cap=cap), 0, since, since + day) for since in begins}
+    assert found == {cap}
+
+
 # -- done
 
 

@@ -27,6 +27,8 @@ from postroad.warmup.identity import WarmingIdentity, identities
 BATCH_SIZE = 1_000
 """Touches that one transaction moves."""
 
+_TICK = timedelta(microseconds=1)
+
 
 class OverflowSender(Struct, frozen=True, kw_only=True):
     """A sender that may take a campaign's mail."""
@@ -62,16 +64,17 @@ def capacity_until(
         until: End of the interval.
     """
     hours = hours_of(warmup)
-    left = 0.0
+    left = 0  # In messages times ticks: a sum of fractions of a cap is often a hair below the cap.
     day = day_of(identity, now)
     begins = max(filter(None, (cap.paused_until, _start(warmup, identity), now)))
     while (opens := datetime.combine(day, warmup.opens, identity.zone)) < until:
         since, end = max(opens, begins), min(opens + hours, until)
         if since < end:
-            part = cap.cap * ((end - since) / hours)
-            left += min(part, max(cap.cap - used, 0)) if day == day_of(identity, now) else part
+            part = cap.cap * ((end - since) // _TICK)
+            unused = max(cap.cap - used, 0) * (hours // _TICK)
+            left += min(part, unused) if day == day_of(identity, now) else part
         day += timedelta(days=1)
-    return int(left)
+    return left // (hours // _TICK)
 
 
 def _start(warmup: WarmupSettings, identity: WarmingIdentity) -> datetime | None:
