@@ -1,4 +1,4 @@
-"""A queue and the ledger behind it, for tests of what moves both."""
+"""A queue and its ledger, for tests of what changes both."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import SuppressionReason, suppress
 from tests.delivery.queue_of_touches import lane, noted, state_of
-from tests.queue.conftest import HandClock
+from tests.kit.clock import FakeClock
 from tests.store.rows import add_campaign, add_recipient, add_touch, suppress_recipient
 
 MONDAY = datetime(2026, 5, 4, 7, 30, tzinfo=UTC)
@@ -30,12 +30,12 @@ OFFICE = {"from": "09:00", "to": "17:00", "days": ["mon", "tue", "wed", "thu", "
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock(int(MONDAY.timestamp() * 1000))
+def clock() -> FakeClock:
+    return FakeClock(int(MONDAY.timestamp() * 1000))
 
 
 @pytest.fixture
-async def queue(redis_url: str, clock: HandClock) -> AsyncIterator[Queue]:
+async def queue(redis_url: str, clock: FakeClock) -> AsyncIterator[Queue]:
     async with Queue.open(redis_url, "admit", clock=clock) as queue:
         yield queue
         assert await queue.audit() == []
@@ -68,7 +68,7 @@ async def rate_room(queue: Queue) -> int:
 
 
 async def admit(
-    engine: sa.Engine, queue: Queue, clock: HandClock, jobs: list[Job], hash_of: AddressHashes | None = None
+    engine: sa.Engine, queue: Queue, clock: FakeClock, jobs: list[Job], hash_of: AddressHashes | None = None
 ) -> dict[str, str]:
     """Claim, look, and settle what may not go. Returns the cause of each refusal."""
     await queue.set_gate(Gate(name="queue", rate=Rate(count=1, per_ms=3_600_000, burst=10)))
@@ -83,7 +83,7 @@ async def admit(
 
 
 async def test_who_is_outside_the_hours_waits_until_they_begin_and_used_nothing(
-    engine: sa.Engine, queue: Queue, clock: HandClock
+    engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     # 07:30 UTC on a Monday: 09:30 in Berlin, 08:30 in London, 03:30 in New York, 16:30 in Tokyo, 19:30 in Auckland.
     jobs = add(engine, "", "Europe/London", "America/New_York", "Asia/Tokyo", "Pacific/Auckland", window=OFFICE)
@@ -106,19 +106,19 @@ async def test_who_is_outside_the_hours_waits_until_they_begin_and_used_nothing(
     assert await Admission(engine, clock)([job]) == {}
 
 
-async def test_without_hours_everybody_goes(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+async def test_without_hours_everybody_goes(engine: sa.Engine, queue: Queue, clock: FakeClock) -> None:
     assert await admit(engine, queue, clock, add(engine, "", "America/New_York")) == {}
 
 
 async def test_who_is_suppressed_gives_back_what_the_claim_took(
-    engine: sa.Engine, queue: Queue, clock: HandClock
+    engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     jobs = add(engine, "", "", suppressed=True)
     assert set((await admit(engine, queue, clock, jobs)).values()) == {"suppressed"}
 
 
 async def test_a_paused_campaign_is_looked_at_again_and_used_nothing(
-    engine: sa.Engine, queue: Queue, clock: HandClock
+    engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     jobs = add(engine, "", "")
     with write(engine) as connection:
@@ -127,14 +127,14 @@ async def test_a_paused_campaign_is_looked_at_again_and_used_nothing(
 
 
 async def test_a_job_that_cannot_be_read_is_left_to_its_handler(
-    engine: sa.Engine, queue: Queue, clock: HandClock
+    engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     [job] = add(engine, "", window=OFFICE)
     assert await admit(engine, queue, clock, [Job(id=job.id, payload=b"?")]) == {}
 
 
 async def test_a_hash_of_an_older_key_suppresses_and_becomes_one_of_the_first(
-    engine: sa.Engine, queue: Queue, clock: HandClock
+    engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     old, new = SecretStr("old"), SecretStr("new")
     with write(engine) as connection:

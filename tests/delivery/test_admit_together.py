@@ -51,7 +51,7 @@ async def test_each_batch_hears_of_its_own_jobs_only(engine: sa.Engine, queue: Q
 
 
 async def test_two_claims_of_one_job_meet_the_ledger_one_after_the_other(engine: sa.Engine, queue: Queue) -> None:
-    # As when the queue's server lost its memory, and hands out again what this worker has in hand.
+    # As when the queue's server lost its memory, and gives this worker the same job again.
     (touch,) = await queued_touches(engine, queue, 1)
     admission = Admission(engine, SystemClock())
     first, second = await asyncio.gather(admission([claimed(touch, 1)]), admission([claimed(touch, 2)]))
@@ -75,5 +75,5 @@ async def test_no_batch_is_admitted_while_the_database_is_away() -> None:
     admission = Admission(away, SystemClock())
     answers = await asyncio.gather(admission([claimed(1, 1)]), admission([claimed(2, 1)]), return_exceptions=True)
     assert [type(answer) for answer in answers] == [UnavailableError] * 2
-    with pytest.raises(UnavailableError):  # and again: it asks anew
+    with pytest.raises(UnavailableError):  # The next batch tries again.
         await admission([claimed(3, 1)])

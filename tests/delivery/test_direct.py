@@ -34,7 +34,7 @@ from postroad.smtp.pools import Pools
 from postroad.smtp.tls import client_context
 from tests.dns.nameserver import Nameserver, Trouble
 from tests.https import Site, https
-from tests.sandbox.client import HandClock
+from tests.kit.clock import SleepingClock
 from tests.smtp.conftest import QUICK, Certificates, Marks, message
 from tests.smtp.scripted import ScriptedServer
 
@@ -76,7 +76,7 @@ class World:
     """Mail hosts at 127.0.0.1 and 127.0.0.2 on one port, a nameserver, and a direct route to them."""
 
     def __init__(self, folder: Path, engine: sa.Engine, certificates: Certificates, stack: AsyncExitStack) -> None:
-        self.clock = HandClock()
+        self.clock = SleepingClock()
         self.port = 0
         self.hosts: dict[int, Sandbox] = {}
         self._folder, self._engine, self._certificates, self._stack = folder, engine, certificates, stack
@@ -282,7 +282,7 @@ async def test_a_reply_is_the_hosts_own_and_ends_the_search(world: World) -> Non
 
 
 async def obstacle_to_reply(route: DirectRoute, address: str) -> NoMailHostError:
-    """One that a reply stands behind."""
+    """Return an obstacle that a reply caused."""
     with pytest.raises(NoMailHostError) as caught:
         await route.send(message(recipient=address), Marks())
     assert caught.value.reply is not None
@@ -364,7 +364,7 @@ async def test_no_more_connections_than_the_receiver_allows(world: World, tmp_pa
         ("opportunistic", "domain.'address.example'", True, 1),
         ("opportunistic", "domain.'address.example'", False, None),
         ("none", "domain.'address.example'", True, 1),
-        ("none", "domain.'two.example'", True, 0),  # of somebody else
+        ("none", "domain.'two.example'", True, 0),  # another domain's
         ("none", "provider.google", True, 0),
         ("opportunistic", "default", False, None),
     ],
@@ -428,7 +428,7 @@ async def test_dane_decides_where_dnssec_vouches_for_it(world: World, tmp_path: 
             assert "TLSA" in error.reason
 
 
-async def test_tlsa_records_that_nobody_signed_mean_nothing(world: World) -> None:
+async def test_unsigned_tlsa_records_are_ignored(world: World) -> None:
     await world.host(1)
     name = f"_{world.port}._tcp.mx.signed.example"
     async with Nameserver(ZONE | {name: {"TLSA": [f"3 1 1 {'00' * 32}"]}}) as server:
@@ -438,7 +438,7 @@ async def test_tlsa_records_that_nobody_signed_mean_nothing(world: World) -> Non
 
 
 async def test_no_answer_about_certificates_where_dns_is_signed_is_no_delivery(world: World) -> None:
-    """RFC 7672 §2.1: whoever can suppress the answer could take the protection away."""
+    """RFC 7672 §2.1: otherwise an attacker who suppresses the answer removes the protection."""
     await world.host(1)
     name = f"_{world.port}._tcp.mx.signed.example"
     async with Nameserver(ZONE, signed=SIGNED, troubles={name: Trouble.SERVFAIL}) as server:

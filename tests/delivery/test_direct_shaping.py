@@ -34,7 +34,7 @@ from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.shaping import ShapingChange, newest_changes
 from tests.dns.nameserver import Nameserver, Trouble
-from tests.sandbox.client import HandClock
+from tests.kit.clock import SleepingClock
 from tests.smtp.conftest import Certificates
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
 
@@ -92,7 +92,9 @@ TOO_FAST = "421 4.7.0 Too many messages, slow down"
 class World:
     """A sender's campaign, the receivers, and two workers that share nothing but the queue and the ledger."""
 
-    def __init__(self, folder: Path, engine: sa.Engine, queue: Queue, clock: HandClock, stack: AsyncExitStack) -> None:
+    def __init__(
+        self, folder: Path, engine: sa.Engine, queue: Queue, clock: SleepingClock, stack: AsyncExitStack
+    ) -> None:
         self.engine, self.queue, self.clock = engine, queue, clock
         self.hosts: dict[str, Sandbox] = {}
         self.at_once: Counter[str] = Counter()
@@ -226,7 +228,7 @@ class World:
 
 @pytest.fixture
 async def world(tmp_path: Path, engine: sa.Engine, redis_url: str) -> AsyncIterator[World]:
-    clock = HandClock()
+    clock = SleepingClock()
     async with (
         Queue.open(redis_url, f"direct-{tmp_path.name}", clock=clock) as queue,
         AsyncExitStack() as stack,
@@ -280,7 +282,7 @@ async def test_a_site_that_the_file_names_has_a_gate_that_all_workers_keep_to(wo
     await world.work(settings, resolver)
     await world.until(lambda: set(world.states().values()) == {"accepted"}, step_ms=20)
     assert world.accepted(SMALL) == sorted(small)
-    # Both domains together, in both workers; the other receiver's mail went beside it.
+    # Both domains together, in both workers; mail to the other receiver is not delayed.
     assert world.most_at_once["other/site.mx.small.net"] == 1
     assert 1 < world.most_at_once["yahoo"] <= 6
     gate = await world.gate(str(GateName.at_receiver(SENDER, Receiver("other", site="mx.small.net"))))
@@ -289,7 +291,7 @@ async def test_a_site_that_the_file_names_has_a_gate_that_all_workers_keep_to(wo
 
 
 async def test_no_rule_meets_what_no_receiver_said(world: World) -> None:
-    """With a rule that meets every word that is said: what DNS and sockets tell us is none of them."""
+    """Errors of DNS and sockets match no reply rule, not even one that matches every reply."""
     await world.host(SMALL)
     await world.host(YAHOO)
     yahoo = world.hosts[YAHOO]

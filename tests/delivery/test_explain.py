@@ -32,7 +32,7 @@ from postroad.warmup.day import set_cap
 from postroad.warmup.identity import identities_by_sender, of_sender
 from tests.conftest import RedisServer
 from tests.delivery.queue_of_touches import recorder
-from tests.queue.conftest import HandClock
+from tests.kit.clock import FakeClock
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
 
 MORNING = datetime(2026, 5, 4, 6, tzinfo=UTC)  # Monday, 08:00 in Berlin
@@ -54,7 +54,7 @@ GOOGLE = str(GateName.warmup("google", NEWS))
 class Scene:
     """A campaign with one message to Ada, in the ledger and on the queue, and a clock."""
 
-    def __init__(self, context: AppContext, queue: Queue, clock: HandClock) -> None:
+    def __init__(self, context: AppContext, queue: Queue, clock: FakeClock) -> None:
         self.context, self.queue, self.clock = context, queue, clock
         with write(context.engine) as connection:
             self.campaign_id, (self.step,) = add_campaign(connection, name="spring", time_zone="Europe/Berlin")
@@ -122,7 +122,7 @@ async def scene(
     monkeypatch.setenv("POSTROAD_REDIS_URL", own_redis.url)
     monkeypatch.setenv("POSTROAD_STATE_DIR", str(tmp_path / "state"))
     (tmp_path / "postroad.toml").write_text(SETTINGS)
-    clock = HandClock(ms(MORNING))
+    clock = FakeClock(ms(MORNING))
     async with open_context(Settings.load(tmp_path / "postroad.toml"), clock, engine=engine) as context:
         yield Scene(context, await context.queue("email:send"), clock)
 
@@ -411,7 +411,7 @@ async def test_cap_that_is_used_up_opens_when_explained(scene: Scene) -> None:
     assert len((await scene.queue.claim("w", want=1, lease_ms=1000, nonce="due")).jobs) == 1
 
 
-async def test_an_address_stands_for_its_messages_the_newest_first(scene: Scene) -> None:
+async def test_an_address_lists_its_messages_newest_first(scene: Scene) -> None:
     with write(scene.context.engine) as connection:
         campaign, (step,) = add_campaign(connection, name="autumn")
         later = add_touch(connection, campaign, step, TouchState.DEAD, recipient_id=scene.recipient)

@@ -32,7 +32,7 @@ from postroad.store.campaign import Step
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from tests.dns.nameserver import Nameserver, Trouble
-from tests.queue.conftest import HandClock
+from tests.kit.clock import FakeClock
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
 
 ZONE = {
@@ -112,7 +112,7 @@ async def test_what_dns_says_becomes_a_verdict(engine: sa.Engine, queue: Queue, 
     deferred = verdicts["unwell.example"]
     assert isinstance(deferred, Defer)
     assert deferred.cause == "DNS gives no answer"
-    # One domain's trouble holds back nobody else.
+    # A fault of one domain does not hold other domains.
     assert not [
         state
         for state in await queue.gates()
@@ -144,7 +144,7 @@ async def test_a_step_that_cannot_be_compiled_is_compiled_once_a_minute(engine: 
             compilations.append(str(call[2]))
 
     sa.event.listen(engine, "before_cursor_execute", count)
-    clock = HandClock(int(NOW.timestamp() * 1000))
+    clock = FakeClock(int(NOW.timestamp() * 1000))
     delivery = SendHandler(
         steps=CompiledSteps(
             engine=engine,

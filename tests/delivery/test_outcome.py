@@ -34,7 +34,7 @@ ACCEPTED = Meaning(DeliveryVerdict.ACCEPTED, None)
 LATER = Meaning(DeliveryVerdict.DEFER, Blame.HOST)
 RECIPIENT_YET = Meaning(DeliveryVerdict.DEFER, Blame.RECIPIENT)
 UNWANTED_YET = Meaning(DeliveryVerdict.DEFER, Blame.SENDER)
-NOBODY = Meaning(DeliveryVerdict.BOUNCED, Blame.RECIPIENT, suppress=True)
+DEAD = Meaning(DeliveryVerdict.BOUNCED, Blame.RECIPIENT, suppress=True)
 SOFT = Meaning(DeliveryVerdict.BOUNCED, Blame.RECIPIENT)
 TOO_BIG = Meaning(DeliveryVerdict.BOUNCED, Blame.MESSAGE)
 CONTENT = Meaning(DeliveryVerdict.DEAD, Blame.MESSAGE)
@@ -51,7 +51,7 @@ MEANINGS = {
     "recipient_yet": RECIPIENT_YET,
     "unwanted_yet": UNWANTED_YET,
     "unauthenticated_yet": UNWANTED_YET,
-    "nobody": NOBODY,
+    "nobody": DEAD,
     "soft": SOFT,
     "too_big": TOO_BIG,
     "content": CONTENT,

@@ -220,7 +220,7 @@ def test_the_third_soft_bounce_in_a_row_at_delivery_suppresses(ledger: Ledger) -
 
     first, second = bounce(ada), bounce(ada)
     ledger.record(first, second, bounce(bob), bounce(bob, "message too big", Blame.MESSAGE), bounce(bob))
-    ledger.record(first, second)  # Told again, it is no third.
+    ledger.record(first, second)  # A repeated event does not count again.
     assert suppressed() == []
     ledger.record(bounce(ada))
     assert suppressed() == [("ada@example.com", "soft_bounce")]

@@ -1,4 +1,4 @@
-"""The recorder while its database is away: nothing is lost, nothing twice, and it holds one batch and no more."""
+"""The recorder while its database is unavailable: no event is lost or repeated, and it keeps one batch in memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from postroad.settings import BounceSettings
 from postroad.store.engine import open_engine, read, write
 from postroad.store.ledger import TouchState
 from tests.delivery.queue_of_touches import lane
+from tests.kit.clock import FakeClock
 from tests.postgresql import PostgresqlServer
-from tests.queue.conftest import HandClock
 from tests.store.rows import add_campaign, add_touch
 
 TOUCHES = 2 * BATCH + 500
@@ -55,7 +55,7 @@ def recorded(engine: sa.Engine) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
-class Patient(HandClock):
+class Patient(FakeClock):
     """A clock on which a wait takes no time, and which says how long was waited for."""
 
     def __init__(self, now_ms: int) -> None:
@@ -112,7 +112,7 @@ async def test_minutes_without_the_database_lose_nothing_and_hold_one_batch(
 
 
 @pytest.mark.postgresql
-async def test_told_to_stop_without_the_database_it_stops_and_leaves_what_it_had_for_the_next(
+async def test_a_stop_without_the_database_leaves_its_events_for_the_next_recorder(
     away: tuple[PostgresqlServer, sa.Engine], queue: Queue
 ) -> None:
     server, engine = away
@@ -131,7 +131,7 @@ async def test_told_to_stop_without_the_database_it_stops_and_leaves_what_it_had
         await running
     server.start()
     async with asyncio.timeout(10):
-        # As its next life reads: first what it had in hand.
+        # As after a restart: unacknowledged events first.
         queue._log.read_again("recorder")
         await Recorder(engine=engine, queue=queue, clock=clock, name="r", bounce=BounceSettings()).drain()
     assert recorded(engine) == (10, 10)

@@ -16,7 +16,7 @@ from tests.delivery.queue_of_touches import claim, queued_touches, state_of
 
 
 class Turned(SystemClock):
-    """Its sleeps last until they are ended by hand."""
+    """A clock whose sleeps last until a test ends them."""
 
     def __init__(self) -> None:
         self.asleep: asyncio.Queue[float] = asyncio.Queue()

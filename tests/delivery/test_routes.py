@@ -20,7 +20,7 @@ from postroad.smtp.endpoint import LocalBinding
 from postroad.smtp.errors import TransportError
 from postroad.smtp.relays import RelayRoute
 from tests.dns.nameserver import Nameserver
-from tests.sandbox.client import HandClock
+from tests.kit.clock import SleepingClock
 from tests.smtp.conftest import message, nothing
 from tests.smtp.scripted import ScriptedServer
 
@@ -32,7 +32,7 @@ def relays(*ports: int) -> RouteSettings:
 
 
 async def test_routes_are_opened_and_their_hosts_shown(engine: sa.Engine) -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     async with (
         Nameserver({}) as server,
         ScriptedServer({"CONNECT": "421 4.3.2 no"}) as bad,
@@ -65,7 +65,7 @@ async def test_routes_are_opened_and_their_hosts_shown(engine: sa.Engine) -> Non
 async def test_a_direct_route_with_authorities_that_are_not_there_is_a_config_error(
     engine: sa.Engine, tmp_path: Path
 ) -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     settings = {"direct": RouteSettings.model_validate({"kind": "direct", "ca_file": tmp_path / "missing.pem"})}
     async with Nameserver({}) as server, Resolver(server.settings(), clock) as resolver:
         with pytest.raises(ConfigError, match=r"routes\.direct\.ca_file"):
@@ -78,8 +78,8 @@ async def test_a_direct_route_with_authorities_that_are_not_there_is_a_config_er
 async def test_a_relay_with_authorities_that_are_not_there_fails_when_it_is_needed(
     engine: sa.Engine, tmp_path: Path
 ) -> None:
-    """The other relays of its route go on."""
-    clock = HandClock()
+    """The other relays of its route continue."""
+    clock = SleepingClock()
     relay = RouteSettings.model_validate({"host": "127.0.0.1", "port": 9, "ca_file": tmp_path / "missing.pem"})
     async with (
         Resolver(DnsSettings(), clock) as resolver,

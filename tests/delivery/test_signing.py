@@ -127,7 +127,7 @@ async def test_a_signal_to_all_leaves_it_to_us_when_it_ends(signing: SigningPool
     assert signers() == [signer]
 
 
-async def test_it_ends_with_whoever_started_it_and_is_told_no_key_by_its_name() -> None:
+async def test_it_ends_with_its_parent_and_has_no_key_in_its_command_line() -> None:
     code = (
         "import asyncio, time\n"
         "from tests.delivery.test_signing import Algorithm, SigningPool, a_key, a_template, merged\n"
@@ -154,7 +154,7 @@ async def test_it_ends_with_whoever_started_it_and_is_told_no_key_by_its_name() 
         await asyncio.sleep(0.02)
 
 
-async def test_behind_its_end_it_says_so(signing: SigningPool, template: CompiledMessage) -> None:
+async def test_a_closed_pool_signs_no_message(signing: SigningPool, template: CompiledMessage) -> None:
     await signing.signed(merged(template, 1))
     assert signers()
     await signing.aclose()

@@ -191,7 +191,7 @@ async def test_slices_hand_over_everything_once(engine: sa.Engine, queue: Queue)
     assert (await submit(engine, queue)).submitted == 0
 
 
-async def test_what_is_due_behind_the_horizon_stays_planned(engine: sa.Engine, queue: Queue) -> None:
+async def test_touches_due_after_the_horizon_stay_planned(engine: sa.Engine, queue: Queue) -> None:
     campaign_id = campaign_of(engine, 3, after=timedelta(hours=2))
     assert (await submit(engine, queue)).submitted == 0
     assert counts(engine, campaign_id) == {TouchState.PLANNED: 3}
@@ -213,7 +213,7 @@ async def test_batch_that_the_queue_has_and_the_ledger_does_not_is_not_enqueued_
 ) -> None:
     campaign_id = campaign_of(engine, 5)
     await submit(engine, queue)
-    with write(engine) as connection:  # As if the transaction had been lost behind the queue's answer.
+    with write(engine) as connection:  # As if the transaction was lost after the queue's reply.
         connection.execute(sa.text("UPDATE touch SET state = 'planned'"))
     # Some are even delivered by then, and their outcome is not recorded.
     batch = await queue.claim("w", want=2, lease_ms=60_000, nonce="n")

@@ -1,4 +1,4 @@
-"""A submission reads, enqueues and marks in three steps. It may die between any two: nobody is lost or mailed twice."""
+"""A submission reads, enqueues and marks in three steps. It may die between any two: no touch is lost or sent twice."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_jobs_that_were_not_marked_may_be_delivered(
 async def test_a_touch_that_was_delivered_before_a_late_enqueue_is_not_sent_again(
     engine: sa.Engine, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One submission reads its slice and stalls. Another hands it over, it is delivered, and the queue forgets it."""
+    """One submission reads its slice and stalls. Another enqueues it, it is delivered, and the queue forgets it."""
     [touch] = ids(engine) if campaign_of(engine, 1) else []
     enqueue = submitting.enqueue_touches
 

@@ -22,7 +22,7 @@ from postroad.dns.public_address import EVERYWHERE
 from postroad.dns.resolver import Resolver
 from tests.dns.nameserver import Nameserver
 from tests.https import https
-from tests.sandbox.client import HandClock
+from tests.kit.clock import SleepingClock
 
 POLICY = "version: STSv1\r\nmode: enforce\r\nmx: mx.example.test\r\nmx: *.example.test\r\nmax_age: 86400\r\n"
 NAME = "mta-sts.example.test"
@@ -136,7 +136,7 @@ async def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None
 
 
 async def test_a_policy_is_valid_until_it_expires_despite_dns(engine: sa.Engine, tmp_path: Path) -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     async with (
         https(tmp_path, NAME, POLICY) as (site, trust),
         Nameserver(ZONE, ttl_s=1) as server,
@@ -157,7 +157,7 @@ async def test_a_policy_is_valid_until_it_expires_despite_dns(engine: sa.Engine,
 
 
 async def test_a_new_id_fetches_the_policy_and_failure_keeps_the_old(engine: sa.Engine, tmp_path: Path) -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     async with (
         https(tmp_path, NAME, POLICY) as (site, trust),
         Nameserver(ZONE, ttl_s=1) as server,

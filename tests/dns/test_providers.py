@@ -15,7 +15,7 @@ from postroad.dns.providers import MAX_SITE, OTHER_PROVIDERS, provider_table, si
 from postroad.dns.resolver import Resolver
 from postroad.store.engine import read
 from tests.dns.nameserver import Nameserver, Trouble
-from tests.sandbox.client import HandClock
+from tests.kit.clock import SleepingClock
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ async def test_domains_are_looked_up_once_and_kept(engine: sa.Engine) -> None:
 
 
 async def test_unreachable_dns_costs_the_deadline_and_keeps_the_cache(engine: sa.Engine) -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     async with Nameserver(ZONE, ttl_s=1) as server, Resolver(server.settings(timeout_ms=60_000), clock) as resolver:
         providers = Providers(resolver, engine, clock, deadline_s=0.3)
         await providers.look_up(["school.net"])

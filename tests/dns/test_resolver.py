@@ -12,7 +12,7 @@ from postroad.dns.record import Address, Kind, Mx, Record
 from postroad.dns.resolver import Resolver
 from postroad.settings import DnsSettings
 from tests.dns.nameserver import Nameserver, Trouble
-from tests.sandbox.client import HandClock
+from tests.kit.clock import SleepingClock
 
 ZONE = {
     "example.test": {"MX": ["10 mx.example.test."], "TXT": ['"one" "two"']},
@@ -80,7 +80,7 @@ async def test_a_truncated_response_is_fetched_over_tcp(name: str) -> None:
 
 
 async def test_an_answer_is_cached_for_its_ttl() -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     async with Nameserver(ZONE, ttl_s=60) as server, Resolver(server.settings(), clock) as resolver:
         for _ in range(3):
             await resolver.lookup("example.test", "MX")
@@ -93,7 +93,7 @@ async def test_an_answer_is_cached_for_its_ttl() -> None:
 
 
 async def test_a_failure_is_cached_briefly() -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     async with (
         Nameserver(ZONE, troubles={"example.test": Trouble.SERVFAIL}) as server,
         Resolver(server.settings(), clock) as resolver,

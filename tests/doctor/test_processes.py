@@ -16,6 +16,7 @@ import pytest
 
 from tests.commands import run_command
 from tests.doctor.conftest import Doctor
+from tests.kit.waiting import block_until
 
 GONE_WITHIN_S = 30.0
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -53,13 +54,6 @@ def processes(site: Path, environment: dict[str, str]) -> Callable[[], dict[str,
     return listed
 
 
-def eventually(condition: Callable[[], bool], within_s: float) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.2)
-
-
 def test_missing_processes_fail(doctor: Doctor) -> None:
     checks = doctor()
     assert checks["worker email:send"]["health"] == checks["recorder"]["health"] == "fail"
@@ -73,7 +67,7 @@ def test_killed_and_stopped_processes_are_detected(
 ) -> None:
     worker, recorder, web = start("worker"), start("recorder"), start("web", "--port", "0")
     pids = {"worker": worker.pid, "recorder": recorder.pid, "web": web.pid}
-    eventually(lambda: {role: process["pid"] for role, process in processes().items()} == pids, 40)
+    block_until(lambda: {role: process["pid"] for role, process in processes().items()} == pids, 40)
     checks = doctor()
     assert checks["worker email:send"]["health"] == checks["recorder"]["health"] == "ok"
     web.send_signal(signal.SIGTERM)
@@ -83,14 +77,14 @@ def test_killed_and_stopped_processes_are_detected(
     worker.send_signal(signal.SIGKILL)
     recorder.send_signal(signal.SIGSTOP)
     began_s = time.monotonic()
-    eventually(lambda: not any(process["alive"] for process in processes().values()), GONE_WITHIN_S)
+    block_until(lambda: not any(process["alive"] for process in processes().values()), GONE_WITHIN_S)
     assert time.monotonic() - began_s < GONE_WITHIN_S
     checks = doctor()
     assert checks["worker email:send"]["health"] == checks["recorder"]["health"] == "fail"
     assert "ended unexpectedly" in checks["worker email:send"]["seen"]
 
     recorder.send_signal(signal.SIGCONT)
-    eventually(lambda: bool(processes()["recorder"]["alive"]), 20)
+    block_until(lambda: bool(processes()["recorder"]["alive"]), 20)
 
 
 def test_required_workers_are_checked(site: Path, doctor: Doctor) -> None:

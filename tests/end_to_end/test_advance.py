@@ -14,7 +14,7 @@ from postroad.store.campaign import CampaignState
 from postroad.store.ledger import TouchState
 from tests.end_to_end.site import Site
 from tests.end_to_end.test_outcomes import SEQUENCE
-from tests.prefect.waiting import until
+from tests.kit.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
 

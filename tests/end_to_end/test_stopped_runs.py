@@ -22,7 +22,7 @@ from postroad.queue import Queue
 from postroad.sandbox import accepted
 from postroad.settings import CONFIG_VARIABLE, Settings
 from tests.commands import run_command
-from tests.prefect.waiting import until
+from tests.kit.waiting import until
 
 ROOT = Path(__file__).parents[2]
 RECIPIENTS = 400

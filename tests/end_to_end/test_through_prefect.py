@@ -26,8 +26,8 @@ from postroad.local.prefect_api import PrefectApi
 from postroad.queue import Queue
 from postroad.sandbox import accepted
 from tests.commands import run_command
+from tests.kit.waiting import until
 from tests.prefect.browser import open_page, sign_in
-from tests.prefect.waiting import until
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from postroad.local.processes import Command, Probe
-from tests.prefect.waiting import until
+from tests.kit.waiting import until
 
 # Creates a file when it is up, leaves a grandchild running, and records in which order it was asked to end.
 FAMILY = """

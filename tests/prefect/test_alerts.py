@@ -24,7 +24,7 @@ from postroad.doctor.prefect import check_alerts
 from postroad.local.prefect_pool import ALERTS
 from postroad.local.prefect_server import HEARTBEAT_S, PrefectServer
 from postroad.queue import Health
-from tests.prefect.waiting import until
+from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240), pytest.mark.usefixtures("prefect_client_settings")]
 

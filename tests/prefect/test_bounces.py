@@ -19,7 +19,7 @@ from postroad.settings import Settings
 from postroad.store.cohort import CohortEvidence, CohortPause, add_pause
 from postroad.store.engine import write
 from tests.bounce import mails
-from tests.prefect.waiting import until
+from tests.kit.waiting import until
 from tests.store.rows import NOW, add_campaign
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300), pytest.mark.usefixtures("open_pool")]

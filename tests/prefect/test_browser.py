@@ -11,8 +11,8 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from postroad.local.prefect_server import PrefectServer
+from tests.kit.waiting import until
 from tests.prefect.browser import PATIENCE_MS, open_page, sign_in
-from tests.prefect.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.browser, pytest.mark.timeout(240)]
 

@@ -20,9 +20,9 @@ from postroad.local.prefect_server import PrefectServer
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import write
 from tests.commands import run_command
+from tests.kit.waiting import until
 from tests.prefect.browser import PATIENCE_MS, open_page
 from tests.prefect.test_browser import open_run_form, runs_of_campaign
-from tests.prefect.waiting import until
 from tests.store.rows import add_campaign
 
 pytestmark = [pytest.mark.timeout(240)]

@@ -19,7 +19,7 @@ from postroad.queue import Queue
 from postroad.store.engine import open_engine, read, sqlite_url
 from tests.dns.nameserver import Nameserver
 from tests.dns.test_checks import GOOD, zone_with
-from tests.prefect.waiting import until
+from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from deployments.automations import silent_runs_crash
-from tests.prefect.waiting import until
+from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
 

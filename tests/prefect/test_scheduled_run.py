@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from postroad.local.prefect_pool import POOL
-from tests.prefect.waiting import until
+from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]
 

@@ -21,7 +21,7 @@ from deployments.pool import ensure_pool
 from postroad.local.prefect_access import PrefectAccess
 from postroad.local.prefect_pool import JOB_TEMPLATE, POOL, open_fields
 from postroad.local.prefect_server import PrefectServer
-from tests.prefect.waiting import until
+from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240), pytest.mark.usefixtures("prefect_client_settings")]
 

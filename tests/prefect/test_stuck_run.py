@@ -16,8 +16,8 @@ from postroad.local.prefect_access import PrefectAuth
 from postroad.local.prefect_api import TERMINAL
 from postroad.local.prefect_server import PrefectServer, choose_port
 from postroad.local.processes import Supervisor
+from tests.kit.waiting import until
 from tests.prefect.conftest import CHECKOUT, RetryTransport
-from tests.prefect.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(400)]
 

@@ -4,7 +4,6 @@ import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import cast
@@ -16,36 +15,17 @@ from postroad.embedded import server_binary
 from postroad.queue import Batch, ClaimedJob, Event, Job, Queue, Verdict, Worker, WorkerReport
 from postroad.queue.redis.client import connect
 from tests.conftest import RedisServer
+from tests.kit.clock import FakeClock
 from tests.on_uvloop import pytest_asyncio_loop_factories  # noqa: F401
 from tests.queue.nodes import free_port
 
 _names = count()
-START_MS = 1_790_000_000_000
-
-
-class HandClock:
-    """A clock that only changes when it is advanced."""
-
-    def __init__(self, now_ms: int = START_MS) -> None:
-        self._now_ms = now_ms
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self._now_ms / 1000, UTC)
-
-    def now_ms(self) -> int:
-        return self._now_ms
-
-    async def sleep(self, seconds: float) -> None:
-        self.advance(round(seconds * 1000))
-
-    def advance(self, ms: int) -> None:
-        self._now_ms += ms
 
 
 class Bench:
     """A queue with short methods for tests."""
 
-    def __init__(self, queue: Queue, clock: HandClock, client: Redis) -> None:
+    def __init__(self, queue: Queue, clock: FakeClock, client: Redis) -> None:
         self.queue = queue
         self.clock = clock
         self.client = client
@@ -112,12 +92,12 @@ async def _give_all_slots(url: str) -> None:
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-async def bench(redis_url: str, clock: HandClock) -> AsyncIterator[Bench]:
+async def bench(redis_url: str, clock: FakeClock) -> AsyncIterator[Bench]:
     client = connect(redis_url)
     async with Queue.open(redis_url, f"q{next(_names)}", clock=clock) as queue:
         bench = Bench(queue, clock, client)
@@ -125,12 +105,6 @@ async def bench(redis_url: str, clock: HandClock) -> AsyncIterator[Bench]:
         assert await queue.audit() == []
         await bench.empty_server()
     await client.aclose()
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(20):
-        while not await condition():
-            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

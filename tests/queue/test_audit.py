@@ -9,7 +9,8 @@ import pytest
 
 from postroad.queue import Dead, Done, Gate, Lane, Queue
 from postroad.queue.redis.client import connect
-from tests.queue.conftest import HandClock, jobs
+from tests.kit.clock import FakeClock
+from tests.queue.conftest import jobs
 
 LANE = Lane(name="a", gates=("g",))
 
@@ -75,7 +76,7 @@ PLANTED: list[tuple[str, list[tuple[Any, ...]], str]] = [
 @pytest.fixture
 async def queue(redis_url: str) -> AsyncIterator[Queue]:
     """A valid queue with a job in every state."""
-    clock = HandClock()
+    clock = FakeClock()
     async with Queue.open(redis_url, "audited", clock=clock) as queue:
         await queue.set_gate(Gate(name="shut", concurrency=0))
         await queue.enqueue(LANE, jobs("gone"))

@@ -9,7 +9,9 @@ import pytest
 
 from postroad.queue import Defer, Done, Gate, JobState, Lane, Lease, Queue, Quota, Rate, Verdict, Worker, WorkerOptions
 from postroad.queue.metrics import QueueMetrics
-from tests.queue.conftest import Bench, HandClock, ids, jobs, running, until
+from tests.kit.clock import FakeClock
+from tests.kit.waiting import until
+from tests.queue.conftest import Bench, ids, jobs, running
 
 LANE = Lane(name="a", gates=("g",), group="x")
 OTHER = Lane(name="b", gates=(), group="y")
@@ -118,7 +120,7 @@ async def test_a_delay_uses_the_clock_of_the_server(redis_url: str) -> None:
 
 
 async def test_the_watchdog_and_a_metric_report_a_clock_step(redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    clock, metrics = HandClock(), QueueMetrics()
+    clock, metrics = FakeClock(), QueueMetrics()
     async with Queue.open(redis_url, "stepping", clock=clock, metrics=metrics) as queue:
         await queue.enqueue(OTHER, jobs("1"))
         async with running(Worker(queue, done, clock=clock, options=WorkerOptions(watchdog_ms=50))):

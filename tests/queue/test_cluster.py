@@ -12,7 +12,8 @@ from redis.crc import key_slot
 
 from postroad.errors import ConfigError, UnavailableError
 from postroad.queue import Done, JobState, Lane, Lease, Queue, Verdict, Worker
-from tests.queue.conftest import all_events, jobs, running, until
+from tests.kit.waiting import until
+from tests.queue.conftest import all_events, jobs, running
 from tests.queue.nodes import PERSISTENT, ClusterOf, Node, binary_of, cluster, started
 from tests.queue.test_tls_and_acl import use_everything
 

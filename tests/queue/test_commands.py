@@ -22,7 +22,8 @@ from postroad.cli.app import app
 from postroad.queue import Gate, Job, Lane, Queue, Uncertain
 from postroad.queue.redis.client import connect
 from tests.conftest import RedisServer
-from tests.queue.conftest import jobs, until
+from tests.kit.waiting import until
+from tests.queue.conftest import jobs
 
 LANE = Lane(name="a", gates=("g",), group="spring")
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,9 @@ from postroad.queue import (
     Worker,
 )
 from tests.conftest import RedisServer
-from tests.queue.conftest import Bench, HandClock, ids, jobs, running, until
+from tests.kit.clock import FakeClock
+from tests.kit.waiting import until
+from tests.queue.conftest import Bench, ids, jobs, running
 
 LANE = Lane(name="a", gates=("g",))
 
@@ -212,7 +214,7 @@ async def claim_one(queue: Queue) -> list[ClaimedJob]:
 
 
 async def test_a_full_stream_stops_claims_and_drops_nothing(
-    redis_url: str, clock: HandClock, caplog: pytest.LogCaptureFixture
+    redis_url: str, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def done(lease: Lease) -> Verdict:
         return Done()
@@ -244,7 +246,7 @@ async def test_a_full_stream_stops_claims_and_drops_nothing(
         assert await queue.audit() == []
 
 
-async def test_events_without_a_group_are_kept_up_to_the_cap(redis_url: str, clock: HandClock) -> None:
+async def test_events_without_a_group_are_kept_up_to_the_cap(redis_url: str, clock: FakeClock) -> None:
     async with Queue.open(
         redis_url, "unread", clock=clock, options=QueueOptions(retention=Retention(events=100))
     ) as queue:
@@ -257,7 +259,7 @@ async def test_events_without_a_group_are_kept_up_to_the_cap(redis_url: str, clo
         assert newest[-1].id == "299"
 
 
-async def test_an_idle_consumer_without_pending_events_is_deleted(redis_url: str, clock: HandClock) -> None:
+async def test_an_idle_consumer_without_pending_events_is_deleted(redis_url: str, clock: FakeClock) -> None:
     async with Queue.open(
         redis_url, "consumers", clock=clock, options=QueueOptions(retention=Retention(consumer_ms=0))
     ) as queue:

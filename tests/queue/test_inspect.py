@@ -18,7 +18,8 @@ from postroad.queue import (
     Retry,
     Uncertain,
 )
-from tests.queue.conftest import Bench, HandClock, jobs
+from tests.kit.clock import FakeClock
+from tests.queue.conftest import Bench, jobs
 
 LANE = Lane(name="ada google spring", gates=("campaign", "sender"), group="spring")
 START = "2026-09-21 14:13:20 UTC"
@@ -39,7 +40,7 @@ async def test_a_job_is_found_with_its_attempts_and_history(bench: Bench) -> Non
     assert (await bench.queue.explain("1")).words == ["It ended as done at 2026-09-21 14:13:21 UTC, attempt 2."]
 
 
-async def test_history_keeps_exactly_the_newest(redis_url: str, clock: HandClock) -> None:
+async def test_history_keeps_exactly_the_newest(redis_url: str, clock: FakeClock) -> None:
     async with Queue.open(
         redis_url, "history", clock=clock, options=QueueOptions(retention=Retention(done=5, failed=3))
     ) as queue:

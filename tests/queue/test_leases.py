@@ -22,7 +22,8 @@ from postroad.queue import (
     Verdict,
 )
 from tests.conftest import RedisServer
-from tests.queue.conftest import Bench, HandClock, ids, jobs
+from tests.kit.clock import FakeClock
+from tests.queue.conftest import Bench, ids, jobs
 
 LANE = Lane(name="a", gates=("g",))
 
@@ -246,7 +247,7 @@ async def test_release_keeps_the_order_of_a_batch(bench: Bench) -> None:
 
 
 async def test_the_last_delay_repeats_and_jitter_stays_in_its_bounds(redis_url: str) -> None:
-    clock = HandClock()
+    clock = FakeClock()
     policy = RetryPolicy(attempts=9, delays_ms=(1000, 2000), jitter=0.5)
     async with Queue.open(redis_url, "jitter", clock=clock, rng=Random(7), options=QueueOptions(retry=policy)) as queue:
         await queue.enqueue(LANE, jobs("1"))
@@ -260,7 +261,7 @@ async def test_the_last_delay_repeats_and_jitter_stays_in_its_bounds(redis_url: 
             clock.advance(delay_ms)
 
 
-async def test_an_unmarked_lease_from_before_a_restart_is_uncertain(own_redis: RedisServer, clock: HandClock) -> None:
+async def test_an_unmarked_lease_from_before_a_restart_is_uncertain(own_redis: RedisServer, clock: FakeClock) -> None:
     async with Queue.open(own_redis.url, "q", clock=clock) as queue:
         await queue.enqueue(LANE, jobs("1", "2"))
         [before] = (await queue.claim("w", want=1, lease_ms=1000, nonce="1")).jobs

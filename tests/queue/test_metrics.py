@@ -13,7 +13,8 @@ from postroad.errors import ConfigError
 from postroad.queue import Dead, Done, Gate, Lane, Lease, Queue, Rate, Verdict, Worker
 from postroad.queue.metrics import QueueMetrics, serve_metrics, used_ratio
 from tests.conftest import RedisServer
-from tests.queue.conftest import Bench, jobs, running, until
+from tests.kit.waiting import until
+from tests.queue.conftest import Bench, jobs, running
 
 LANE = Lane(name="a", gates=("g",), group="x")
 PAGE = Path(__file__).parents[2] / "docs/reference/metrics.md"

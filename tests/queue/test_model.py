@@ -46,8 +46,8 @@ from postroad.queue import (
     Uncertain,
     Verdict,
 )
+from tests.kit.clock import FakeClock
 from tests.model.queue import FOREVER_MS, SWEEP_MS, Happened, Model
-from tests.queue.conftest import HandClock
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = HandClock()
+        self.clock = FakeClock()
         self.model = Model(
             {lane.name: lane.gates for lane in LANES}, {lane.name: lane.group for lane in LANES}, REMEMBER_MS
         )

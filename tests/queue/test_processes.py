@@ -11,7 +11,8 @@ from postroad.errors import UnavailableError
 from postroad.queue import Beat, Queue, beating, this_process
 from postroad.queue.metrics import QueueMetrics
 from postroad.queue.processes import ALIVE_MS, FORGET_MS, MAX_PROCESSES
-from tests.queue.conftest import Bench, until
+from tests.kit.waiting import until
+from tests.queue.conftest import Bench
 
 
 def a_process(number: int = 0, role: str = "worker") -> Beat:

@@ -12,7 +12,8 @@ import pytest
 
 from postroad.errors import ConfigError, UnavailableError
 from postroad.queue import Done, JobState, Lane, Lease, Queue, QueueOptions, Verdict, Worker, WorkerOptions
-from tests.queue.conftest import all_events, jobs, running, until
+from tests.kit.waiting import until
+from tests.queue.conftest import all_events, jobs, running
 from tests.queue.nodes import PERSISTENT, Failover, Node, binary_of, failover, started
 
 LANE = Lane(name="a", gates=("g",))

@@ -10,7 +10,8 @@ from postroad.errors import ConfigError, StateError, UnavailableError
 from postroad.queue import Job, Lane, Queue, QueueOptions, forget_shards, scripts
 from postroad.queue.redis.client import connect
 from tests.conftest import RedisServer
-from tests.queue.conftest import jobs, until
+from tests.kit.waiting import until
+from tests.queue.conftest import jobs
 
 LANE = Lane(name="a", gates=())
 

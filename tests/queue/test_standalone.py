@@ -18,7 +18,8 @@ from examples.queue_alone.webhooks import POLICY, QUEUE, Delivery, gate_of, send
 from postroad.clock import SystemClock
 from postroad.queue import JobState, Queue, QueueOptions, Worker
 from tests.conftest import RedisServer
-from tests.queue.conftest import running, until
+from tests.kit.waiting import until
+from tests.queue.conftest import running
 
 ROOT = Path(__file__).parents[2]
 

@@ -28,7 +28,8 @@ from postroad.queue import (
     this_process,
 )
 from postroad.queue.scripts import ServerConnections
-from tests.queue.conftest import jobs, until
+from tests.kit.waiting import until
+from tests.queue.conftest import jobs
 from tests.queue.nodes import PERSISTENT, Node, binary_of, free_port, started
 
 LANE = Lane(name="a", gates=("g",), group="campaign")

@@ -8,7 +8,7 @@ import pytest
 
 from postroad.queue.redis.server import Health, ServerFinding, inspect_servers
 from tests.conftest import RedisServer
-from tests.queue.conftest import until
+from tests.kit.waiting import until
 from tests.queue.nodes import cluster, failover
 
 

@@ -24,7 +24,8 @@ from postroad.queue import (
 from postroad.queue.metrics import QueueMetrics
 from postroad.queue.watchdog import Watchdog
 from tests.conftest import RedisServer
-from tests.queue.conftest import Bench, jobs, running, until
+from tests.kit.waiting import until
+from tests.queue.conftest import Bench, jobs, running
 
 LANE = Lane(name="a", gates=("g",))
 

@@ -20,7 +20,8 @@ from postroad.queue import (
     WorkerOptions,
     WorkerReport,
 )
-from tests.queue.conftest import Bench, all_events, jobs, running, until
+from tests.kit.waiting import until
+from tests.queue.conftest import Bench, all_events, jobs, running
 
 LANE = Lane(name="a", gates=("g",))
 NAMES = [f"{n}" for n in range(50)]

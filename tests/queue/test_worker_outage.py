@@ -12,7 +12,9 @@ from postroad.errors import UnavailableError
 from postroad.queue import Done, JobState, Lane, Lease, Queue, Verdict, Worker, WorkerOptions, WorkerReport
 from postroad.queue.redis.client import connect
 from tests.conftest import RedisServer
-from tests.queue.conftest import HandClock, all_events, jobs, running, until
+from tests.kit.clock import FakeClock
+from tests.kit.waiting import until
+from tests.queue.conftest import all_events, jobs, running
 
 LANE = Lane(name="a", gates=("g",))
 NAMES = [f"{n}" for n in range(50)]
@@ -150,7 +152,7 @@ async def test_a_worker_stops_while_the_server_is_unavailable(own_redis: RedisSe
         own_redis.start()
 
 
-async def test_a_delayed_worker_reports_that_it_did_not_act(own_redis: RedisServer, clock: HandClock) -> None:
+async def test_a_delayed_worker_reports_that_it_did_not_act(own_redis: RedisServer, clock: FakeClock) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
     acted: list[int] = []
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import ssl
-from collections.abc import Callable
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -69,43 +66,3 @@ class Wire:
         """Return everything up to the end of the connection. Fails if the server does not close it."""
         async with asyncio.timeout(LIMIT_S):
             return await self.reader.read()
-
-
-class HandClock:
-    """A clock that changes only by ``advance``."""
-
-    def __init__(self) -> None:
-        self._now_ms = 1_800_000_000_000
-        self._order = itertools.count()
-        self._sleepers: dict[int, tuple[int, float, asyncio.Future[None]]] = {}
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self._now_ms / 1000, UTC)
-
-    def now_ms(self) -> int:
-        return self._now_ms
-
-    async def sleep(self, seconds: float) -> None:
-        number, future = next(self._order), asyncio.get_running_loop().create_future()
-        self._sleepers[number] = (self._now_ms + round(seconds * 1000), seconds, future)
-        try:
-            await future
-        finally:
-            del self._sleepers[number]
-
-    def advance(self, ms: int) -> None:
-        self._now_ms += ms
-        for until_ms, _, future in self._sleepers.values():
-            if until_ms <= self._now_ms and not future.done():
-                future.set_result(None)
-
-    async def asked_for(self, seconds: float) -> None:
-        """Return once a task sleeps for this long."""
-        await eventually(lambda: any(asked == seconds and not f.done() for _, asked, f in self._sleepers.values()))
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Return once the condition holds. Fails if it does not in time."""
-    async with asyncio.timeout(LIMIT_S):
-        while not condition():
-            await asyncio.sleep(0.001)

@@ -11,7 +11,8 @@ import trustme
 
 from postroad.clock import Clock
 from postroad.sandbox import Sandbox, SandboxConfig
-from tests.sandbox.client import HandClock, Wire
+from tests.kit.clock import SleepingClock
+from tests.sandbox.client import Wire
 
 
 class Bench:
@@ -41,8 +42,8 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 @pytest.fixture
-def hand_clock() -> HandClock:
-    return HandClock()
+def sleeper() -> SleepingClock:
+    return SleepingClock()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from postroad.errors import DataError
 from postroad.sandbox import AcceptedMessage, RulePhase, StorageMode, accepted
 from postroad.sandbox.accepted_log import AcceptedLog
 from postroad.sandbox.storage import message_id_of
-from tests.sandbox.client import HandClock, eventually
+from tests.kit.clock import SleepingClock
+from tests.kit.waiting import until
 from tests.sandbox.conftest import Bench
 
 FULL = Path("/dev/full")
@@ -28,30 +29,30 @@ def entry(number: int) -> AcceptedMessage:
     )
 
 
-async def test_the_log_has_the_line_before_a_delayed_250(bench: Bench, hand_clock: HandClock) -> None:
-    sandbox = await bench.sandbox(clock=hand_clock)
+async def test_the_log_has_the_line_before_a_delayed_250(bench: Bench, sleeper: SleepingClock) -> None:
+    sandbox = await bench.sandbox(clock=sleeper)
     wire = await bench.hello(sandbox)
     assert (await wire.envelope(recipient="b+slow-2000ms@to.test")).startswith("250")
     assert (await wire.ask("DATA")).startswith("354")
     wire.send(b"Message-ID: <early@from.test>\r\n\r\nx\r\n.\r\n")
-    await hand_clock.asked_for(2.0)
+    await sleeper.asked_for(2.0)
     assert [line.message_id for line in sandbox.accepted()] == ["<early@from.test>"]
     assert wire.reader.at_eof() is False
     wire.send(b"NOOP\r\n")
-    hand_clock.advance(2000)
+    sleeper.advance(2000)
     assert (await wire.reply()).startswith("250 2.0.0 Ok: queued as ")
 
 
-async def test_a_message_is_logged_if_the_client_dies_after_the_dot(bench: Bench, hand_clock: HandClock) -> None:
-    sandbox = await bench.sandbox(clock=hand_clock)
+async def test_a_message_is_logged_if_the_client_dies_after_the_dot(bench: Bench, sleeper: SleepingClock) -> None:
+    sandbox = await bench.sandbox(clock=sleeper)
     wire = await bench.hello(sandbox)
     assert (await wire.envelope(recipient="b+slow-2000ms@to.test")).startswith("250")
     assert (await wire.ask("DATA")).startswith("354")
     wire.send(b"x\r\n.\r\n")
-    await hand_clock.asked_for(2.0)
+    await sleeper.asked_for(2.0)
     wire.writer.transport.abort()
-    hand_clock.advance(2000)
-    await eventually(lambda: sandbox.counters.open_connections == 0)
+    sleeper.advance(2000)
+    await until(lambda: sandbox.counters.open_connections == 0)
     assert len(sandbox.accepted()) == 1
     assert sandbox.counters.accepted == 1
 
@@ -79,10 +80,10 @@ async def test_what_is_kept_where_is_a_choice(bench: Bench, keep: str, file: int
     assert sandbox.counters.accepted == 1
 
 
-async def test_a_second_sandbox_goes_on_with_the_same_folder(bench: Bench, hand_clock: HandClock) -> None:
-    first = await bench.sandbox(clock=hand_clock)
+async def test_a_second_sandbox_goes_on_with_the_same_folder(bench: Bench, sleeper: SleepingClock) -> None:
+    first = await bench.sandbox(clock=sleeper)
     assert (await (await bench.hello(first)).deliver()).startswith("250")
-    second = await bench.sandbox(clock=hand_clock)
+    second = await bench.sandbox(clock=sleeper)
     assert (await (await bench.hello(second)).deliver()).startswith("250")
     assert len(accepted(second.ledger_path)) == 2
     assert len(list((second.maildir_path / "new").iterdir())) == 2

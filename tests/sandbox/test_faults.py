@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from postroad.sandbox import ConnectionEnding, Fault, RulePhase, Sandbox, SandboxRule
-from tests.sandbox.client import HandClock, Wire, eventually
+from tests.kit.clock import SleepingClock
+from tests.kit.waiting import until
+from tests.sandbox.client import Wire
 from tests.sandbox.conftest import Bench
 
 ON_THE_WAY = [
@@ -36,7 +38,7 @@ async def up_to(wire: Wire, phase: RulePhase) -> None:
         wire.send(command)
 
 
-async def faulty(bench: Bench, phase: RulePhase, fault: Fault, clock: HandClock | None = None) -> Sandbox:
+async def faulty(bench: Bench, phase: RulePhase, fault: Fault, clock: SleepingClock | None = None) -> Sandbox:
     return await bench.sandbox(clock=clock, rules=(SandboxRule(phase=phase, fault=fault),))
 
 
@@ -49,7 +51,7 @@ async def test_a_421_is_said_and_the_connection_closed(bench: Bench, phase: Rule
     assert sandbox.counters.refused[phase] == 1
     assert len(sandbox.accepted()) == (phase is RulePhase.QUIT)
     wire.writer.close()
-    await eventually(lambda: sandbox.counters.open_connections == 0)
+    await until(lambda: sandbox.counters.open_connections == 0)
 
 
 @pytest.mark.parametrize("phase", [RulePhase.EHLO, RulePhase.MAIL, RulePhase.RCPT, RulePhase.DATA, RulePhase.DOT])
@@ -83,18 +85,20 @@ async def test_a_reset_comes_instead_of_the_reply(bench: Bench, phase: RulePhase
     with pytest.raises(ConnectionResetError):  # noqa: PT012 - the reset may overtake a reply
         await up_to(wire, phase)
         await wire.rest()
-    await eventually(lambda: sandbox.counters.open_connections == 0)
+    await until(lambda: sandbox.counters.open_connections == 0)
 
 
 @pytest.mark.parametrize("phase", ON_THE_WAY)
-async def test_a_reply_is_held_back_for_as_long_as_asked(bench: Bench, phase: RulePhase, hand_clock: HandClock) -> None:
-    sandbox = await faulty(bench, phase, Fault(delay_ms=90_000), hand_clock)
+async def test_a_reply_is_held_back_for_as_long_as_asked(
+    bench: Bench, phase: RulePhase, sleeper: SleepingClock
+) -> None:
+    sandbox = await faulty(bench, phase, Fault(delay_ms=90_000), sleeper)
     wire = await bench.wire(sandbox)
     await up_to(wire, phase)
-    await hand_clock.asked_for(90.0)
-    hand_clock.advance(89_999)
+    await sleeper.asked_for(90.0)
+    sleeper.advance(89_999)
     assert not wire.reader._buffer  # type: ignore[attr-defined]
-    hand_clock.advance(1)
+    sleeper.advance(1)
     assert (await wire.reply())[0] in "23"
 
 
@@ -103,19 +107,19 @@ async def test_a_hang_lasts_until_the_client_gives_up(bench: Bench, phase: RuleP
     sandbox = await faulty(bench, phase, Fault(ending=ConnectionEnding.HANG))
     wire = await bench.wire(sandbox)
     await up_to(wire, phase)
-    await eventually(lambda: sandbox.counters.open_connections == 1)
+    await until(lambda: sandbox.counters.open_connections == 1)
     wire.writer.transport.abort()
-    await eventually(lambda: sandbox.counters.open_connections == 0)
+    await until(lambda: sandbox.counters.open_connections == 0)
 
 
-async def test_a_reply_trickles_octet_by_octet(bench: Bench, hand_clock: HandClock) -> None:
-    sandbox = await faulty(bench, RulePhase.MAIL, Fault(byte_delay_ms=50), hand_clock)
+async def test_a_reply_trickles_octet_by_octet(bench: Bench, sleeper: SleepingClock) -> None:
+    sandbox = await faulty(bench, RulePhase.MAIL, Fault(byte_delay_ms=50), sleeper)
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@b.test>\r\n")
     for octet in b"250 2.1.0 Ok\r":
         assert await wire.reader.readexactly(1) == bytes((octet,))
-        await hand_clock.asked_for(0.05)
-        hand_clock.advance(50)
+        await sleeper.asked_for(0.05)
+        sleeper.advance(50)
     assert await wire.reader.readexactly(1) == b"\n"
     sandbox.use([])
     assert (await wire.ask("RCPT TO:<a@b.test>")).startswith("250")
@@ -155,30 +159,30 @@ async def test_replies_before_a_drop_in_a_group_still_arrive(bench: Bench) -> No
     assert await wire.rest() == b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
 
 
-async def test_commands_during_a_delay_are_answered_after_it(bench: Bench, hand_clock: HandClock) -> None:
-    sandbox = await faulty(bench, RulePhase.MAIL, Fault(delay_ms=1000), hand_clock)
+async def test_commands_during_a_delay_are_answered_after_it(bench: Bench, sleeper: SleepingClock) -> None:
+    sandbox = await faulty(bench, RulePhase.MAIL, Fault(delay_ms=1000), sleeper)
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@from.test>\r\nRCPT TO:<ok@to.test>\r\nDATA\r\n")
-    await hand_clock.asked_for(1.0)
-    hand_clock.advance(1000)
+    await sleeper.asked_for(1.0)
+    sleeper.advance(1000)
     assert [(await wire.reply())[:3] for _ in range(3)] == ["250", "250", "354"]
 
 
-async def test_what_came_before_a_delay_is_answered_before_it(bench: Bench, hand_clock: HandClock) -> None:
-    sandbox = await faulty(bench, RulePhase.RCPT, Fault(delay_ms=1000), hand_clock)
+async def test_what_came_before_a_delay_is_answered_before_it(bench: Bench, sleeper: SleepingClock) -> None:
+    sandbox = await faulty(bench, RulePhase.RCPT, Fault(delay_ms=1000), sleeper)
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@from.test>\r\nRCPT TO:<ok@to.test>\r\n")
     assert await wire.reply() == "250 2.1.0 Ok"
-    await hand_clock.asked_for(1.0)
-    hand_clock.advance(1000)
+    await sleeper.asked_for(1.0)
+    sleeper.advance(1000)
     assert await wire.reply() == "250 2.1.5 Ok"
 
 
-async def test_a_half_closed_client_still_gets_delayed_replies(bench: Bench, hand_clock: HandClock) -> None:
-    sandbox = await faulty(bench, RulePhase.MAIL, Fault(delay_ms=1000), hand_clock)
+async def test_a_half_closed_client_still_gets_delayed_replies(bench: Bench, sleeper: SleepingClock) -> None:
+    sandbox = await faulty(bench, RulePhase.MAIL, Fault(delay_ms=1000), sleeper)
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@from.test>\r\nRSET\r\n")
     wire.writer.write_eof()
-    await hand_clock.asked_for(1.0)
-    hand_clock.advance(1000)
+    await sleeper.asked_for(1.0)
+    sleeper.advance(1000)
     assert await wire.rest() == b"250 2.1.0 Ok\r\n250 2.0.0 Ok\r\n"

@@ -11,7 +11,9 @@ import pytest
 
 from postroad.errors import UnavailableError
 from postroad.sandbox import ConnectionEnding, Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule, accepted, serve
-from tests.sandbox.client import HandClock, Wire, eventually
+from tests.kit.clock import SleepingClock
+from tests.kit.waiting import until
+from tests.sandbox.client import Wire
 from tests.sandbox.conftest import Bench
 
 
@@ -50,8 +52,8 @@ async def test_nothing_is_left_open_after_the_end(tmp_path: Path) -> None:
     assert sandbox.counters.open_connections == 0
     for wire in clients:
         await wire.__aexit__(None, None, None)
-    await eventually(lambda: open_files() == before)
-    await eventually(lambda: asyncio.all_tasks() == tasks)
+    await until(lambda: open_files() == before)
+    await until(lambda: asyncio.all_tasks() == tasks)
 
 
 async def test_errors_name_a_port_in_use_and_an_invalid_folder(tmp_path: Path) -> None:
@@ -66,29 +68,29 @@ async def test_errors_name_a_port_in_use_and_an_invalid_folder(tmp_path: Path) -
         await Sandbox(SandboxConfig(directory=str(tmp_path / "file"))).__aenter__()
 
 
-async def test_a_silent_client_is_sent_away_after_its_time(bench: Bench, hand_clock: HandClock) -> None:
-    sandbox = await bench.sandbox(clock=hand_clock, idle_timeout_ms=10_000)
+async def test_a_silent_client_is_sent_away_after_its_time(bench: Bench, sleeper: SleepingClock) -> None:
+    sandbox = await bench.sandbox(clock=sleeper, idle_timeout_ms=10_000)
     silent, talking = await bench.hello(sandbox), await bench.hello(sandbox)
     for _ in range(9):
-        await hand_clock.asked_for(1.0)
-        hand_clock.advance(1000)
+        await sleeper.asked_for(1.0)
+        sleeper.advance(1000)
     assert (await talking.ask("NOOP")).startswith("250")
-    await hand_clock.asked_for(1.0)
-    hand_clock.advance(1000)
+    await sleeper.asked_for(1.0)
+    sleeper.advance(1000)
     assert await silent.rest() == b"421 4.4.2 Error: timeout exceeded\r\n"
     assert (await talking.ask("NOOP")).startswith("250")
     assert sandbox.counters.timed_out == 1
 
 
-async def test_a_client_held_up_by_a_fault_is_not_silent(bench: Bench, hand_clock: HandClock) -> None:
+async def test_a_client_held_up_by_a_fault_is_not_silent(bench: Bench, sleeper: SleepingClock) -> None:
     rule = SandboxRule(phase=RulePhase.MAIL, fault=Fault(delay_ms=60_000))
-    sandbox = await bench.sandbox(clock=hand_clock, idle_timeout_ms=10_000, rules=(rule,))
+    sandbox = await bench.sandbox(clock=sleeper, idle_timeout_ms=10_000, rules=(rule,))
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@b.test>\r\n")
-    await hand_clock.asked_for(60.0)
+    await sleeper.asked_for(60.0)
     for _ in range(60):
-        await hand_clock.asked_for(1.0)
-        hand_clock.advance(1000)
+        await sleeper.asked_for(1.0)
+        sleeper.advance(1000)
     assert (await wire.reply()).startswith("250")
 
 
@@ -109,7 +111,7 @@ async def test_a_client_that_vanishes_in_the_middle_leaves_nothing(bench: Bench)
     wire.send(b"half a message\r\n")
     await wire.writer.drain()
     wire.writer.transport.abort()
-    await eventually(lambda: sandbox.counters.open_connections == 0)
+    await until(lambda: sandbox.counters.open_connections == 0)
     assert sandbox.accepted() == []
     assert list(sandbox.maildir_path.rglob("*.*")) == []
 
@@ -134,18 +136,18 @@ async def test_a_client_that_never_reads_is_not_read_from_for_ever(bench: Bench)
     assert await wire.reader.readexactly(len(expected)) == expected
 
 
-async def test_read_ahead_during_a_delay_is_bounded(bench: Bench, hand_clock: HandClock) -> None:
+async def test_read_ahead_during_a_delay_is_bounded(bench: Bench, sleeper: SleepingClock) -> None:
     rule = SandboxRule(phase=RulePhase.MAIL, fault=Fault(delay_ms=1000))
-    sandbox = await bench.sandbox(clock=hand_clock, rules=(rule,))
+    sandbox = await bench.sandbox(clock=sleeper, rules=(rule,))
     wire = await bench.hello(sandbox)
     wire.send(b"MAIL FROM:<a@b.test>\r\n")
-    await hand_clock.asked_for(1.0)
+    await sleeper.asked_for(1.0)
     blob = b"NOOP\r\n" * 4_000_000
     wire.send(blob)
     (session,) = sandbox._sessions
-    await eventually(lambda: not session._transport.is_reading())
+    await until(lambda: not session._transport.is_reading())
     assert len(session._framer) < 1024 * 1024
-    hand_clock.advance(1000)
+    sleeper.advance(1000)
     assert (await wire.reply()).startswith("250")
     assert (await wire.reply()) == "250 2.0.0 Ok"
 

@@ -9,7 +9,8 @@ import pytest
 from postroad.errors import ConfigError
 from postroad.sandbox import PersonaMap, RulePhase, Sandbox, SandboxConfig, known_personas, load_config, parse_shares
 from postroad.sandbox.replies import provider_replies
-from tests.sandbox.client import HandClock, Wire
+from tests.kit.clock import SleepingClock
+from tests.sandbox.client import Wire
 from tests.sandbox.conftest import Bench
 
 MINUTE_MS = 60_000
@@ -111,31 +112,31 @@ async def test_yahoo_takes_twenty_messages_in_a_connection(bench: Bench) -> None
     assert (await ask_for(await bench.hello(sandbox), "ann@yahoo.com")).startswith("250")
 
 
-async def test_yahoo_defers_a_sender_that_is_too_fast_for_four_hours(bench: Bench, hand_clock: HandClock) -> None:
-    sandbox = await bench.sandbox(personas={"yahoo": 0.0}, clock=hand_clock, idle_timeout_ms=10**9)
+async def test_yahoo_defers_a_sender_that_is_too_fast_for_four_hours(bench: Bench, sleeper: SleepingClock) -> None:
+    sandbox = await bench.sandbox(personas={"yahoo": 0.0}, clock=sleeper, idle_timeout_ms=10**9)
     for _ in range(15):
         wire = await bench.hello(sandbox)
         for _ in range(20):
             assert (await ask_for(wire, "ann@yahoo.com")).startswith("250")
     refused = "421 4.7.0 [TSS04] Messages from 127.0.0.1 temporarily deferred"
     assert (await ask_for(await bench.hello(sandbox), "bob@yahoo.com")).startswith(refused)
-    hand_clock.advance(4 * HOUR_MS - 1)
+    sleeper.advance(4 * HOUR_MS - 1)
     assert (await ask_for(await bench.hello(sandbox), "bob@yahoo.com")).startswith(refused)
     other = await bench.hello(sandbox)
     assert (await other.ask("MAIL FROM:<x@another.test>")).startswith("250")
     assert (await other.ask("RCPT TO:<bob@yahoo.com>")).startswith("250"), "another sender is not held for it"
-    hand_clock.advance(1)
+    sleeper.advance(1)
     assert (await ask_for(await bench.hello(sandbox), "bob@yahoo.com")).startswith("250")
 
 
-async def test_gmail_rate_limits_at_the_dot_and_takes_mail_again_later(bench: Bench, hand_clock: HandClock) -> None:
-    sandbox = await bench.sandbox(personas={"gmail": 0.0}, clock=hand_clock, idle_timeout_ms=10**9, keep="ledger")
+async def test_gmail_rate_limits_at_the_dot_and_takes_mail_again_later(bench: Bench, sleeper: SleepingClock) -> None:
+    sandbox = await bench.sandbox(personas={"gmail": 0.0}, clock=sleeper, idle_timeout_ms=10**9, keep="ledger")
     recipient = await taken_by(bench, sandbox, "gmail.com")
     wire = await bench.hello(sandbox)
     for _ in range(499):
         assert (await wire.deliver(recipient=recipient)).startswith("250")
     assert (await wire.deliver(recipient=recipient)).startswith("421-4.7.28 [127.0.0.1      15] Our system")
-    hand_clock.advance(30 * MINUTE_MS)
+    sleeper.advance(30 * MINUTE_MS)
     assert (await (await bench.hello(sandbox)).deliver(recipient=recipient)).startswith("250")
 
 
@@ -150,14 +151,14 @@ async def test_gmail_counts_the_connections_that_talk_to_it(bench: Bench) -> Non
     assert (await ask_for(await bench.hello(sandbox), recipient)).startswith("250"), "one of ten has turned away"
 
 
-async def test_outlook_limits_a_sender_by_the_hour(bench: Bench, hand_clock: HandClock) -> None:
-    sandbox = await bench.sandbox(personas={"outlook": 0.0}, clock=hand_clock, idle_timeout_ms=10**9)
+async def test_outlook_limits_a_sender_by_the_hour(bench: Bench, sleeper: SleepingClock) -> None:
+    sandbox = await bench.sandbox(personas={"outlook": 0.0}, clock=sleeper, idle_timeout_ms=10**9)
     recipient = await taken_by(bench, sandbox, "outlook.com")
     wire = await bench.hello(sandbox)
     replies = [await ask_for(wire, recipient) for _ in range(200)]
     assert replies[198].startswith("250")
     assert replies[199].startswith("451 4.7.650 The mail server [127.0.0.1] has been temporarily rate limited")
-    hand_clock.advance(30 * MINUTE_MS)
+    sleeper.advance(30 * MINUTE_MS)
     assert (await ask_for(wire, recipient)).startswith("250")
 
 
@@ -175,16 +176,16 @@ async def test_who_does_not_exist_is_the_same_every_time(bench: Bench) -> None:
     assert await unknown() == first
 
 
-async def test_a_greylisting_host_remembers_the_triplet(bench: Bench, hand_clock: HandClock) -> None:
-    sandbox = await bench.sandbox(personas={"greylist": 1.0}, clock=hand_clock, idle_timeout_ms=10**9)
+async def test_a_greylisting_host_remembers_the_triplet(bench: Bench, sleeper: SleepingClock) -> None:
+    sandbox = await bench.sandbox(personas={"greylist": 1.0}, clock=sleeper, idle_timeout_ms=10**9)
     wire = await bench.hello(sandbox)
     assert await ask_for(wire, "bob@to.example") == "451 4.7.1 Greylisting in action, please come back later"
-    hand_clock.advance(5 * MINUTE_MS - 1)
+    sleeper.advance(5 * MINUTE_MS - 1)
     assert (await ask_for(wire, "bob@to.example")).startswith("451")
-    hand_clock.advance(1)
+    sleeper.advance(1)
     assert (await ask_for(wire, "bob@to.example")).startswith("250")
     assert (await ask_for(wire, "eve@to.example")).startswith("451"), "another recipient begins anew"
-    hand_clock.advance(10 * HOUR_MS)
+    sleeper.advance(10 * HOUR_MS)
     assert (await ask_for(wire, "bob@to.example")).startswith("250"), "it is remembered"
     assert (await wire.ask("MAIL FROM:<other@from.test>")).startswith("250")
     assert (await wire.ask("RCPT TO:<bob@to.example>")).startswith("451"), "another sender begins anew"

@@ -10,7 +10,8 @@ import pytest
 
 from postroad.sandbox import Fault, MissingAuth, RulePhase, RuleRate, RuleScope, SandboxRule
 from postroad.sandbox.rulebook import RuleBook
-from tests.sandbox.client import HandClock, eventually
+from tests.kit.clock import SleepingClock
+from tests.kit.waiting import until
 from tests.sandbox.conftest import Bench
 
 NO = Fault(reply="450 4.2.1 no")
@@ -24,8 +25,8 @@ class Scene(msgspec.Struct):
     open_connections: int = 1
 
 
-def book(*rules: SandboxRule, clock: HandClock | None = None, seed: int = 7) -> RuleBook:
-    return RuleBook(rules, clock=clock or HandClock(), rng=Random(seed), address_tags=True)
+def book(*rules: SandboxRule, clock: SleepingClock | None = None, seed: int = 7) -> RuleBook:
+    return RuleBook(rules, clock=clock or SleepingClock(), rng=Random(seed), address_tags=True)
 
 
 def at_rcpt(**when: Any) -> SandboxRule:
@@ -108,7 +109,7 @@ def test_greylisting_by_count_is_per_recipient() -> None:
 
 
 def test_greylisting_by_time_counts_from_the_first_attempt() -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     rules = book(at_rcpt(first_ms=300_000), clock=clock)
     assert times(rules, 3) == [1, 2, 3]
     clock.advance(299_999)
@@ -118,7 +119,7 @@ def test_greylisting_by_time_counts_from_the_first_attempt() -> None:
 
 
 def test_greylisting_by_both_ends_with_whichever_comes_first() -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     rules = book(at_rcpt(first_ms=1000, first_attempts=2), clock=clock)
     assert times(rules, 4) == [1, 2]
     assert times(rules, 1, "eve@to.test") == [1]
@@ -127,7 +128,7 @@ def test_greylisting_by_both_ends_with_whichever_comes_first() -> None:
 
 
 def test_a_rate_counts_admissions_in_any_period() -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     rules = book(at_rcpt(over=RuleRate(count=2, per_ms=1000)), clock=clock)
     assert times(rules, 1) == []
     clock.advance(600)
@@ -139,7 +140,7 @@ def test_a_rate_counts_admissions_in_any_period() -> None:
 
 
 def test_a_rate_with_a_rest_restarts_at_zero_after_the_rest() -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     rules = book(at_rcpt(over=RuleRate(count=2, per_ms=1000, rest_ms=5000)), clock=clock)
     assert times(rules, 3) == [3]
     clock.advance(4999)
@@ -250,17 +251,17 @@ async def test_a_message_limit_counts_for_each_connection(bench: Bench) -> None:
     assert len(sandbox.accepted()) == 4
 
 
-async def test_a_rate_limit_speaks_in_the_providers_words(bench: Bench, hand_clock: HandClock) -> None:
+async def test_a_rate_limit_speaks_in_the_providers_words(bench: Bench, sleeper: SleepingClock) -> None:
     rate = RuleRate(count=2, per_ms=60_000, scope=RuleScope.IP)
     rule = SandboxRule(phase=RulePhase.DOT, domain="gmail.test", over=rate, fault=Fault(reply="gmail-unusual-rate"))
-    sandbox = await bench.sandbox(clock=hand_clock, rules=(rule,))
+    sandbox = await bench.sandbox(clock=sleeper, rules=(rule,))
     wire = await bench.hello(sandbox)
     for _ in range(2):
         assert (await wire.deliver(recipient="bob@gmail.test")).startswith("250")
     refusal = await wire.deliver(recipient="bob@gmail.test")
     assert refusal.startswith("421-4.7.28 [127.0.0.1      15] Our system has detected an unusual rate of\n")
     assert refusal.endswith(" - gsmtp")
-    hand_clock.advance(60_000)
+    sleeper.advance(60_000)
     assert (await (await bench.hello(sandbox)).deliver(recipient="bob@gmail.test")).startswith("250")
 
 
@@ -272,7 +273,7 @@ async def test_the_memory_of_a_connection_ends_with_it(bench: Bench) -> None:
         assert (await wire.envelope()).startswith("250")
         assert (await wire.ask("RCPT TO:<bob@to.test>")).startswith("450")
         wire.writer.close()
-    await eventually(lambda: sandbox.counters.open_connections == 0)
+    await until(lambda: sandbox.counters.open_connections == 0)
     (live,) = sandbox._running.rules._by_phase[RulePhase.RCPT]
     assert live._admitted == {}
 

@@ -14,7 +14,8 @@ import trustme
 
 from postroad.errors import ConfigError
 from postroad.sandbox import Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule
-from tests.sandbox.client import Wire, eventually
+from tests.kit.waiting import until
+from tests.sandbox.client import Wire
 from tests.sandbox.conftest import Bench
 
 
@@ -99,7 +100,7 @@ async def test_a_client_that_speaks_no_tls_after_starttls_is_let_go(bench: Bench
     async with Wire("127.0.0.1", sandbox.tls_port or 0) as plain:
         plain.send(b"EHLO in.clear\r\n")
         await plain.rest()
-    await eventually(lambda: sandbox.counters.open_connections == 0)
+    await until(lambda: sandbox.counters.open_connections == 0)
     assert sandbox.counters.secured == 0
 
 
@@ -124,7 +125,7 @@ async def test_a_client_that_ignores_the_end_of_tls_is_dropped(
     async with Sandbox(config) as sandbox:
         plain = socket.create_connection(("127.0.0.1", sandbox.tls_port or 0))
         deaf = await asyncio.to_thread(trust.wrap_socket, plain, server_hostname="localhost")
-        await eventually(lambda: sandbox.counters.open_connections == 1)
+        await until(lambda: sandbox.counters.open_connections == 1)
         began_s = loop.time()
     assert loop.time() - began_s < 5
     assert sandbox.counters.open_connections == 0

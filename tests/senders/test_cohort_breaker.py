@@ -22,7 +22,7 @@ from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.recipient import AudienceImport, AudienceMember
 from tests.delivery.queue_of_touches import lane, noted, state_of
-from tests.queue.conftest import HandClock
+from tests.kit.clock import FakeClock
 from tests.store.rows import NOW, add_audience, add_campaign, add_recipient, add_touch
 
 SETTINGS = Settings()
@@ -107,12 +107,12 @@ def ledger(engine: sa.Engine) -> Ledger:
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock(int(NOW.timestamp() * 1000))
+def clock() -> FakeClock:
+    return FakeClock(int(NOW.timestamp() * 1000))
 
 
 @pytest.fixture
-async def queue(redis_url: str, clock: HandClock) -> AsyncIterator[Queue]:
+async def queue(redis_url: str, clock: FakeClock) -> AsyncIterator[Queue]:
     async with Queue.open(redis_url, "cohorts", clock=clock) as queue:
         yield queue
         assert await queue.audit() == []
@@ -177,7 +177,7 @@ def test_complaints_pause_a_cohort_and_forged_ones_do_not(ledger: Ledger) -> Non
     assert set(ledger.paused().values()) == {CohortEvidence.COMPLAINTS}
 
 
-def test_the_first_run_evaluates_all_and_later_runs_new_evidence(ledger: Ledger, clock: HandClock) -> None:
+def test_the_first_run_evaluates_all_and_later_runs_new_evidence(ledger: Ledger, clock: FakeClock) -> None:
     ledger.touches(40, TouchState.ACCEPTED)
     bad = ledger.touches(10, TouchState.ACCEPTED)
     breaker = CohortBreaker(engine=ledger.engine, settings=SETTINGS, clock=clock)
@@ -197,7 +197,7 @@ def test_with_pause_off_no_cohort_is_paused(ledger: Ledger) -> None:
     assert ledger.paused() == {}
 
 
-async def test_a_pause_applies_to_queued_jobs_until_lifted(ledger: Ledger, queue: Queue, clock: HandClock) -> None:
+async def test_a_pause_applies_to_queued_jobs_until_lifted(ledger: Ledger, queue: Queue, clock: FakeClock) -> None:
     engine = ledger.engine
     ledger.touches(40, TouchState.ACCEPTED, path="bought.csv")
     ledger.bounce(ledger.touches(10, TouchState.ACCEPTED, path="bought.csv"))

@@ -26,7 +26,7 @@ from postroad.store.engine import open_engine, read
 from postroad.store.shaping import ShapingChange, ShapingReply, newest_changes
 from tests.conftest import RedisServer
 from tests.delivery.queue_of_touches import lane
-from tests.queue.conftest import HandClock
+from tests.kit.clock import FakeClock
 
 SENDER = "a@example.com"
 GMAIL, YAHOO = (
@@ -46,12 +46,12 @@ BUSY = reply("451 4.7.500 Server busy. Please try again later.")
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-async def queue(redis_url: str, clock: HandClock) -> AsyncIterator[Queue]:
+async def queue(redis_url: str, clock: FakeClock) -> AsyncIterator[Queue]:
     from postroad.queue.redis.client import connect
 
     async with Queue.open(redis_url, "shaping", clock=clock) as queue:
@@ -95,7 +95,7 @@ def log(engine: sa.Engine) -> list[ShapingChange]:
 
 
 async def test_a_suspension_applies_to_all_workers_and_expires(
-    engine: sa.Engine, queue: Queue, clock: HandClock
+    engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     await queue.enqueue(lane(), [Job(id="1", payload=b"")])
     one = shaper(engine, queue, clock)
@@ -113,7 +113,7 @@ async def test_a_suspension_applies_to_all_workers_and_expires(
 
 
 async def test_an_expired_change_restores_the_gate_after_a_restart(
-    engine: sa.Engine, queue: Queue, clock: HandClock
+    engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     first = shaper(engine, queue, clock)
     first.refused(GMAIL, BUSY)
@@ -127,7 +127,7 @@ async def test_an_expired_change_restores_the_gate_after_a_restart(
     assert log(engine)[0].restored_at == clock.now()
 
 
-async def test_limits_of_the_file_apply_to_direct_routes(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+async def test_limits_of_the_file_apply_to_direct_routes(engine: sa.Engine, queue: Queue, clock: FakeClock) -> None:
     from postroad.delivery.job import lane_of
 
     google = lane_of(sender=SENDER, receiver=Receiver("google"), campaign="spring", route="direct", job_class="bulk")
@@ -147,7 +147,7 @@ async def test_limits_of_the_file_apply_to_direct_routes(engine: sa.Engine, queu
     assert await gate(queue, GMAIL.gate) == limited
 
 
-async def test_replies_to_different_workers_count_together(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+async def test_replies_to_different_workers_count_together(engine: sa.Engine, queue: Queue, clock: FakeClock) -> None:
     one, other = shaper(engine, queue, clock), shaper(engine, queue, clock)
     one.refused(GMAIL, UNUSUAL)
     await one.run_once()
@@ -159,7 +159,7 @@ async def test_replies_to_different_workers_count_together(engine: sa.Engine, qu
     assert (await gate(queue, GMAIL.gate)).rate == Rate(count=10, per_ms=MINUTE_MS)
 
 
-async def test_replies_older_than_an_hour_do_not_count(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+async def test_replies_older_than_an_hour_do_not_count(engine: sa.Engine, queue: Queue, clock: FakeClock) -> None:
     worker = shaper(engine, queue, clock)
     for _ in range(3):
         worker.refused(GMAIL, UNUSUAL)
@@ -170,7 +170,7 @@ async def test_replies_older_than_an_hour_do_not_count(engine: sa.Engine, queue:
         assert connection.execute(sa.select(sa.func.count()).select_from(ShapingReply)).scalar() == 1
 
 
-async def test_concurrent_workers_make_one_change(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+async def test_concurrent_workers_make_one_change(engine: sa.Engine, queue: Queue, clock: FakeClock) -> None:
     workers = [shaper(engine, queue, clock) for _ in range(4)]
     for worker in workers:
         for _ in range(50):
@@ -189,7 +189,7 @@ async def test_concurrent_workers_make_one_change(engine: sa.Engine, queue: Queu
     assert [change.restored_by for change in log(engine)] == ["end"]
 
 
-async def test_a_rule_acts_again_after_its_time(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+async def test_a_rule_acts_again_after_its_time(engine: sa.Engine, queue: Queue, clock: FakeClock) -> None:
     worker = shaper(engine, queue, clock)
     worker.refused(YAHOO, TSS04)
     await worker.run_once()
@@ -203,7 +203,7 @@ async def test_a_rule_acts_again_after_its_time(engine: sa.Engine, queue: Queue,
 
 
 async def test_the_rate_grows_with_acceptances_until_unlimited(
-    engine: sa.Engine, queue: Queue, clock: HandClock
+    engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     worker, other = shaper(engine, queue, clock), shaper(engine, queue, clock)
     worker.refused(YAHOO, reply("421 Rate limit reached. Please try again later"))
@@ -225,7 +225,7 @@ async def test_the_rate_grows_with_acceptances_until_unlimited(
 
 
 async def test_a_pause_for_authentication_survives_a_queue_loss(
-    engine: sa.Engine, queue: Queue, clock: HandClock
+    engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     worker = shaper(engine, queue, clock)
     refusal = reply("550 5.7.515 Access denied, sending domain example.com does not meet the required level")
@@ -242,7 +242,7 @@ async def test_a_pause_for_authentication_survives_a_queue_loss(
     assert (await gate(queue, f"sender:{SENDER}")).paused_until_ms == FOREVER_MS
 
 
-async def test_resuming_a_gate_closes_its_changes(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+async def test_resuming_a_gate_closes_its_changes(engine: sa.Engine, queue: Queue, clock: FakeClock) -> None:
     worker = shaper(engine, queue, clock)
     worker.refused(GMAIL, BUSY)
     worker.paused(GMAIL.gate, GMAIL, "550", cause="x", everywhere=True, until_ms=None)
@@ -254,7 +254,7 @@ async def test_resuming_a_gate_closes_its_changes(engine: sa.Engine, queue: Queu
     assert {change.restored_by for change in log(engine)} == {"ada@host"}
 
 
-async def test_one_reply_does_not_slow_all_unknown_domains(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+async def test_one_reply_does_not_slow_all_unknown_domains(engine: sa.Engine, queue: Queue, clock: FakeClock) -> None:
     worker = shaper(engine, queue, clock)
     worker.refused(LimitScope(sender=SENDER, receiver=Receiver("other")), BUSY)
     worker.refused(LimitScope(sender=SENDER, receiver=Receiver("other")), reply("421 too many connections"))
@@ -262,7 +262,7 @@ async def test_one_reply_does_not_slow_all_unknown_domains(engine: sa.Engine, qu
     assert log(engine) == []
 
 
-async def test_open_changes_are_a_metric(engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+async def test_open_changes_are_a_metric(engine: sa.Engine, queue: Queue, clock: FakeClock) -> None:
     registry = CollectorRegistry()
     worker = shaper(engine, queue, clock, registry=registry)
     worker.refused(YAHOO, TSS04)
@@ -276,7 +276,7 @@ async def test_open_changes_are_a_metric(engine: sa.Engine, queue: Queue, clock:
 
 
 async def test_unknown_domains_are_suspended_when_many_refuse(
-    engine: sa.Engine, queue: Queue, clock: HandClock
+    engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     tail = LimitScope(sender=SENDER, receiver=Receiver("other"))
     listed = reply("554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org")
@@ -293,7 +293,7 @@ async def test_unknown_domains_are_suspended_when_many_refuse(
 
 
 async def test_the_default_does_not_limit_all_unknown_domains(
-    engine: sa.Engine, queue: Queue, clock: HandClock
+    engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     await queue.enqueue(lane(), [Job(id="1", payload=b"")])
     await shaper(engine, queue, clock, shaped={SENDER}).run_once()
@@ -315,7 +315,7 @@ async def test_an_internal_error_does_not_end_the_shaper(
 
 
 async def test_no_reply_is_lost_while_the_database_is_unavailable(
-    tmp_path: Path, engine: sa.Engine, queue: Queue, clock: HandClock
+    tmp_path: Path, engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     away = open_engine(f"sqlite:///{tmp_path / 'no-tables.db'}")
     gates = controller(engine, queue, clock)
@@ -329,7 +329,7 @@ async def test_no_reply_is_lost_while_the_database_is_unavailable(
 
 
 async def test_a_change_is_applied_when_the_queue_returns(
-    engine: sa.Engine, own_redis: RedisServer, clock: HandClock
+    engine: sa.Engine, own_redis: RedisServer, clock: FakeClock
 ) -> None:
     async with Queue.open(own_redis.url, "shaping", clock=clock) as queue:
         worker = shaper(engine, queue, clock)
@@ -355,7 +355,7 @@ async def test_replies_take_effect_at_once_and_the_last_is_stored(engine: sa.Eng
 
 
 async def test_a_limit_removed_from_the_file_is_removed_from_the_queue(
-    engine: sa.Engine, queue: Queue, clock: HandClock, tmp_path: Path
+    engine: sa.Engine, queue: Queue, clock: FakeClock, tmp_path: Path
 ) -> None:
     own = tmp_path / "shaping.toml"
     own.write_text("[provider.google]\nconnections_in_all = 3\n", encoding="utf-8")

@@ -20,7 +20,7 @@ from postroad.smtp.oauth import TokenSource
 from postroad.smtp.reply import Phase
 from postroad.smtp.session import SmtpSession
 from tests.https import Site, https
-from tests.sandbox.client import HandClock
+from tests.kit.clock import SleepingClock
 from tests.smtp.conftest import QUICK, Certificates, message, nothing, route
 from tests.smtp.scripted import EXTENSIONS, Answer, ScriptedServer
 
@@ -35,7 +35,7 @@ def numbered() -> Callable[[str], str]:
 
 @asynccontextmanager
 async def tokens(
-    folder: Path, clock: HandClock, body: str | Callable[[str], str]
+    folder: Path, clock: SleepingClock, body: str | Callable[[str], str]
 ) -> AsyncIterator[tuple[Site, TokenSource]]:
     async with https(folder, "127.0.0.1", body) as (site, _):
         settings = OAuthSettings(
@@ -63,7 +63,7 @@ def logins(server: ScriptedServer) -> list[str]:
 
 
 async def test_a_token_is_shared_until_shortly_before_it_expires(tmp_path: Path) -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     async with tokens(tmp_path, clock, numbered()) as (site, source), scripted() as server:
         sessions = await asyncio.gather(*(SmtpSession.open(endpoint(server, source), QUICK) for _ in range(5)))
         assert (await sessions[0].send(message(), nothing)).code == 250
@@ -86,7 +86,7 @@ async def test_a_token_is_shared_until_shortly_before_it_expires(tmp_path: Path)
 async def test_a_token_that_is_refused_is_renewed_once(tmp_path: Path) -> None:
     refused: list[Answer] = ["334 eyJzdGF0dXMiOiI0MDAifQ=="]
     answers: dict[str, Answer | list[Answer]] = {"AUTH": refused, "": ["535 5.7.8 Username and Password not accepted"]}
-    async with tokens(tmp_path, HandClock(), numbered()) as (site, source), scripted(**answers) as server:
+    async with tokens(tmp_path, SleepingClock(), numbered()) as (site, source), scripted(**answers) as server:
         session = await SmtpSession.open(endpoint(server, source), QUICK)
         assert [login.split("Bearer ")[1][:7] for login in logins(server)] == ["token-1", "token-2"]
         assert len(site.requests) == 2
@@ -94,7 +94,7 @@ async def test_a_token_that_is_refused_is_renewed_once(tmp_path: Path) -> None:
 
 
 async def test_a_token_that_is_refused_again_is_a_transport_error(tmp_path: Path) -> None:
-    async with tokens(tmp_path, HandClock(), numbered()) as (site, source), scripted(AUTH="535 5.7.8 no") as server:
+    async with tokens(tmp_path, SleepingClock(), numbered()) as (site, source), scripted(AUTH="535 5.7.8 no") as server:
         with pytest.raises(TransportError) as caught:
             await SmtpSession.open(endpoint(server, source), QUICK)
         assert (caught.value.phase, str(caught.value.reply)) == (Phase.AUTH, "535 5.7.8 no")
@@ -102,7 +102,10 @@ async def test_a_token_that_is_refused_again_is_a_transport_error(tmp_path: Path
 
 
 async def test_a_server_that_is_busy_is_asked_for_no_new_token(tmp_path: Path) -> None:
-    async with tokens(tmp_path, HandClock(), numbered()) as (site, source), scripted(AUTH="454 4.7.0 later") as server:
+    async with (
+        tokens(tmp_path, SleepingClock(), numbered()) as (site, source),
+        scripted(AUTH="454 4.7.0 later") as server,
+    ):
         with pytest.raises(TransportError):
             await SmtpSession.open(endpoint(server, source), QUICK)
         assert len(site.requests) == 1
@@ -121,7 +124,7 @@ async def test_a_server_that_is_busy_is_asked_for_no_new_token(tmp_path: Path) -
 async def test_no_token_is_a_transport_error_that_tells_no_secret(
     tmp_path: Path, status: str, body: str, says: str
 ) -> None:
-    async with tokens(tmp_path, HandClock(), body) as (site, source), scripted() as server:
+    async with tokens(tmp_path, SleepingClock(), body) as (site, source), scripted() as server:
         site.status = status
         with pytest.raises(TransportError, match=says) as caught:
             await SmtpSession.open(endpoint(server, source), QUICK)
@@ -130,10 +133,10 @@ async def test_no_token_is_a_transport_error_that_tells_no_secret(
 
 
 async def test_a_token_server_that_is_away_or_not_to_be_trusted(tmp_path: Path) -> None:
-    async with tokens(tmp_path, HandClock(), numbered()) as (site, source), scripted() as server:
+    async with tokens(tmp_path, SleepingClock(), numbered()) as (site, source), scripted() as server:
         settings = source._settings.model_copy(update={"ca_file": None})
         with pytest.raises(TransportError, match=r"(?i)certificate"):
-            await SmtpSession.open(endpoint(server, TokenSource(settings, HandClock())), QUICK)
+            await SmtpSession.open(endpoint(server, TokenSource(settings, SleepingClock())), QUICK)
         assert not site.requests
     async with scripted() as server:
         with pytest.raises(TransportError, match="gives no token"):

@@ -21,7 +21,7 @@ from postroad.smtp.errors import TransportError
 from postroad.smtp.pools import Pools
 from postroad.smtp.relays import Relay, RelayRoute
 from postroad.smtp.reply import Phase
-from tests.sandbox.client import HandClock
+from tests.kit.clock import SleepingClock
 from tests.smtp.conftest import QUICK, Marks, message, nothing, route
 from tests.smtp.scripted import EXTENSIONS, Act, Answer, ScriptedServer
 
@@ -34,7 +34,7 @@ def relays_at(clock: Clock, *ports: int, weights: tuple[int, ...] = (1, 1, 1)) -
 
 
 def test_breaker_opens_after_failures_and_probes_with_backoff() -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     breaker = Breaker("x", clock)
     for _ in range(FAILURES_IN_A_ROW - 1):
         breaker.failed("down")
@@ -61,7 +61,7 @@ def test_breaker_opens_after_failures_and_probes_with_backoff() -> None:
 
 
 def test_a_breaker_opens_when_half_of_the_last_failed() -> None:
-    breaker = Breaker("x", HandClock())
+    breaker = Breaker("x", SleepingClock())
     for number in range(WINDOW):
         assert breaker.state is BreakerState.CLOSED
         if number % 2:
@@ -72,7 +72,7 @@ def test_a_breaker_opens_when_half_of_the_last_failed() -> None:
 
 
 def test_failures_in_flight_do_not_prolong_a_pause() -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     breaker = Breaker("x", clock)
     for _ in range(10):
         breaker.failed("down")
@@ -80,7 +80,7 @@ def test_failures_in_flight_do_not_prolong_a_pause() -> None:
 
 
 def test_a_probe_that_is_taken_back_is_no_answer() -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     breaker = Breaker("x", clock)
     for _ in range(FAILURES_IN_A_ROW):
         breaker.failed("down")
@@ -92,7 +92,7 @@ def test_a_probe_that_is_taken_back_is_no_answer() -> None:
 
 async def test_relays_share_by_weight() -> None:
     async with ScriptedServer() as heavy, ScriptedServer() as light, Pools(QUICK) as pools:
-        relays = relays_at(HandClock(), heavy.port, light.port, weights=(3, 1))
+        relays = relays_at(SleepingClock(), heavy.port, light.port, weights=(3, 1))
         out = RelayRoute(relays, pools, Random(7))
         for _ in range(200):
             assert (await out.send(message(), nothing)).code == 250
@@ -112,7 +112,7 @@ async def test_relays_share_by_weight() -> None:
     ids=str,
 )
 async def test_what_a_relay_would_not_begin_goes_to_the_next(answers: dict[str, Answer | list[Answer]]) -> None:
-    clock = HandClock()
+    clock = SleepingClock()
     async with ScriptedServer(answers) as bad, ScriptedServer() as good, Pools(QUICK) as pools:
         out = RelayRoute(relays_at(clock, bad.port, good.port), pools, Random(7))
         marks = Marks()
@@ -133,7 +133,7 @@ async def test_what_a_relay_would_not_begin_goes_to_the_next(answers: dict[str, 
 @pytest.mark.parametrize("verb", ["RCPT", "DATA", "DOT"])
 async def test_what_a_relay_has_begun_goes_to_no_other(verb: str) -> None:
     async with ScriptedServer({verb: Act.DROP}) as bad, ScriptedServer() as good, Pools(QUICK) as pools:
-        relays = relays_at(HandClock(), bad.port, good.port, weights=(1000, 1))
+        relays = relays_at(SleepingClock(), bad.port, good.port, weights=(1000, 1))
         out = RelayRoute(relays, pools, Random(7))
         for _ in range(6):
             with pytest.raises(TransportError) as caught:
@@ -148,7 +148,7 @@ async def test_each_origin_has_its_own_way_to_each_relay() -> None:
     server = ScriptedServer(extensions=(*EXTENSIONS, "AUTH PLAIN"))
     async with server, Pools(QUICK) as pools:
         logins = [route(server.port, username=name, password="pony") for name in ("ada", "bob")]
-        out = RelayRoute([Relay(login, 1, Breaker("same", HandClock())) for login in logins], pools, Random(7))
+        out = RelayRoute([Relay(login, 1, Breaker("same", SleepingClock())) for login in logins], pools, Random(7))
         for number in range(30):
             origin = LocalBinding(source_address=f"127.0.0.{1 + number % 2}")
             assert (await out.send(message(), nothing, origin)).code == 250
@@ -160,7 +160,7 @@ async def test_each_origin_has_its_own_way_to_each_relay() -> None:
 
 async def test_a_route_is_down_only_when_all_relays_are() -> None:
     answers: dict[str, Answer | list[Answer]] = {"CONNECT": "421 4.3.2 not now"}
-    clock = HandClock()
+    clock = SleepingClock()
     async with ScriptedServer(dict(answers)) as one, ScriptedServer(dict(answers)) as two, Pools(QUICK) as pools:
         out = RelayRoute(relays_at(clock, one.port, two.port), pools, Random(7))
         reasons = []
@@ -187,7 +187,7 @@ async def test_relays_that_die_mid_run_lose_and_double_no_mail(tmp_path: Path) -
             await sandboxes[-1].__aenter__()
         stack.push_async_callback(sandboxes[2].__aexit__, None, None, None)
         pools = await stack.enter_async_context(Pools(QUICK))
-        out = RelayRoute(relays_at(HandClock(), *(sandbox.port for sandbox in sandboxes)), pools, Random(7))
+        out = RelayRoute(relays_at(SleepingClock(), *(sandbox.port for sandbox in sandboxes)), pools, Random(7))
         unknown: set[str] = set()
 
         async def deliver(address: str) -> None:

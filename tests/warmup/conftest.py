@@ -17,7 +17,7 @@ from postroad.settings import Settings
 from postroad.store.campaign import Campaign, Sender
 from postroad.store.engine import write
 from postroad.store.ledger import DeliveryEvent, TouchState
-from tests.queue.conftest import HandClock
+from tests.kit.clock import FakeClock
 from tests.store.rows import add_campaign, add_recipient, add_touch
 
 NEWS = "news@example.com"
@@ -59,12 +59,12 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-async def queue(redis_url: str, clock: HandClock) -> AsyncIterator[Queue]:
+async def queue(redis_url: str, clock: FakeClock) -> AsyncIterator[Queue]:
     async with Queue.open(redis_url, f"warmup-{uuid.uuid4().hex}", clock=clock) as queue:
         yield queue
         assert await queue.audit() == []

@@ -22,7 +22,7 @@ from postroad.warmup.day import close_day, set_cap
 from postroad.warmup.decide import Move
 from postroad.warmup.identity import identities_by_sender, of_sender
 from postroad.warmup.plan import plan_for
-from tests.queue.conftest import HandClock
+from tests.kit.clock import FakeClock
 from tests.store.rows import add_campaign, add_recipient, add_touch
 from tests.warmup.conftest import NEWS, OFFERS, SETTINGS, Load, Mail
 
@@ -33,8 +33,8 @@ _ids = count(1)
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock(int(MORNING.timestamp() * 1000))
+def clock() -> FakeClock:
+    return FakeClock(int(MORNING.timestamp() * 1000))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def settings(load: Load) -> Settings:
 class Caps:
     """The controller of one queue's gates, with warmup as its only source."""
 
-    def __init__(self, settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+    def __init__(self, settings: Settings, engine: sa.Engine, queue: Queue, clock: FakeClock) -> None:
         self._gates = GateController(
             engine, queue, [WarmupCaps(settings, engine=engine, queue=queue.name, clock=clock)]
         )
@@ -55,7 +55,7 @@ class Caps:
         return count_corrected(await self._gates.apply())
 
 
-def keeper(settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock) -> Caps:
+def keeper(settings: Settings, engine: sa.Engine, queue: Queue, clock: FakeClock) -> Caps:
     return Caps(settings, engine, queue, clock)
 
 
@@ -77,7 +77,7 @@ async def send(queue: Queue, worker: str = "w") -> int:
     return len(jobs)
 
 
-async def send_until(queue: Queue, clock: HandClock, end_ms: int) -> int:
+async def send_until(queue: Queue, clock: FakeClock, end_ms: int) -> int:
     """Send each job as soon as its gates allow it, until a time. Returns the number of jobs."""
     sent = 0
     while clock.now_ms() < end_ms:
@@ -92,7 +92,7 @@ async def gate(queue: Queue, name: str = GOOGLE) -> Gate:
 
 
 async def test_a_new_sender_sends_fifty_messages_a_day_one_at_a_time(
-    settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock
+    settings: Settings, engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     await fill(queue, lane(settings))
     caps = keeper(settings, engine, queue, clock)
@@ -106,7 +106,7 @@ async def test_a_new_sender_sends_fifty_messages_a_day_one_at_a_time(
 
 
 async def test_nothing_leaves_outside_the_hours(
-    settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock
+    settings: Settings, engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     caps = keeper(settings, engine, queue, clock)
     await fill(queue, lane(settings))
@@ -128,7 +128,7 @@ async def test_nothing_leaves_outside_the_hours(
 
 
 async def test_caps_hold_while_no_worker_runs(
-    settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock
+    settings: Settings, engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     await fill(queue, lane(settings))
     await keeper(settings, engine, queue, clock).turn()
@@ -136,7 +136,7 @@ async def test_caps_hold_while_no_worker_runs(
 
 
 async def test_an_override_applies_to_all_workers_and_counts_sent_mail(
-    settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock
+    settings: Settings, engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     await fill(queue, lane(settings))
     one, other = keeper(settings, engine, queue, clock), keeper(settings, engine, queue, clock)
@@ -156,7 +156,7 @@ async def test_an_override_applies_to_all_workers_and_counts_sent_mail(
 
 
 async def test_a_lost_gate_is_restored_with_the_rest_of_its_quota(
-    settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock, mail: Mail
+    settings: Settings, engine: sa.Engine, queue: Queue, clock: FakeClock, mail: Mail
 ) -> None:
     caps = keeper(settings, engine, queue, clock)
     mail.accepted(clock.now(), 12)
@@ -170,7 +170,7 @@ async def test_a_lost_gate_is_restored_with_the_rest_of_its_quota(
 
 
 async def test_a_pause_shuts_the_gate_until_it_is_over(
-    settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock, mail: Mail
+    settings: Settings, engine: sa.Engine, queue: Queue, clock: FakeClock, mail: Mail
 ) -> None:
     caps = keeper(settings, engine, queue, clock)
     await fill(queue, lane(settings))
@@ -190,7 +190,7 @@ async def test_a_pause_shuts_the_gate_until_it_is_over(
 
 
 async def test_senders_of_one_domain_share_its_cap(
-    load: Load, engine: sa.Engine, queue: Queue, clock: HandClock
+    load: Load, engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     settings = load(SETTINGS + OFFERS)
     await keeper(settings, engine, queue, clock).turn()
@@ -200,7 +200,7 @@ async def test_senders_of_one_domain_share_its_cap(
 
 
 async def test_gates_of_a_warm_sender_are_lifted(
-    settings: Settings, load: Load, engine: sa.Engine, queue: Queue, clock: HandClock
+    settings: Settings, load: Load, engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     await keeper(settings, engine, queue, clock).turn()
     await fill(queue, lane(settings))
@@ -211,7 +211,7 @@ async def test_gates_of_a_warm_sender_are_lifted(
 
 
 async def test_an_operators_change_of_a_gate_stays(
-    settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock
+    settings: Settings, engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     await queue.set_gate(Gate(name=GOOGLE, concurrency=3))
     await queue.pause_gate(GOOGLE, clock.now_ms() + HOUR_MS)
@@ -222,7 +222,7 @@ async def test_an_operators_change_of_a_gate_stays(
 
 
 async def test_only_jobs_of_a_warming_sender_pass_its_warmup_gates(
-    load: Load, engine: sa.Engine, queue: Queue, clock: HandClock
+    load: Load, engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     settings = load(SETTINGS + OFFERS)
     for sender, gates in (
@@ -256,7 +256,7 @@ def test_all_sites_of_no_known_provider_share_a_gate(provider: str) -> None:
 
 @pytest.mark.timeout(180)
 async def test_sixty_days_with_an_incident(
-    load: Load, engine: sa.Engine, queue: Queue, clock: HandClock, mail: Mail
+    load: Load, engine: sa.Engine, queue: Queue, clock: FakeClock, mail: Mail
 ) -> None:
     """Ledger, decisions and queue together: some days have no decision, some days two, and one list is bad."""
     settings = load(SETTINGS + "first = 20\nceiling = 60\n")
@@ -308,7 +308,7 @@ def test_hourly_rates_differ_and_average_to_the_even_rate(settings: Settings, na
 
 
 async def test_a_new_hourly_rate_keeps_the_rest_of_the_quota(
-    settings: Settings, engine: sa.Engine, queue: Queue, clock: HandClock
+    settings: Settings, engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
     caps = keeper(settings, engine, queue, clock)
     await fill(queue, lane(settings))

@@ -25,7 +25,7 @@ from postroad.store.dns_report import SenderHold, open_holds, save_hold
 from postroad.store.engine import read, write
 from postroad.store.shaping import ShapingChange, add_change, open_changes, restore
 from postroad.warmup.caps import WarmupCaps
-from tests.queue.conftest import HandClock
+from tests.kit.clock import FakeClock
 from tests.warmup.conftest import NEWS, SETTINGS, Load, Mail
 
 MORNING = datetime(2026, 5, 4, 6, tzinfo=UTC)  # 08:00 in Berlin
@@ -38,8 +38,8 @@ _ids = count(1)
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock(int(MORNING.timestamp() * 1000))
+def clock() -> FakeClock:
+    return FakeClock(int(MORNING.timestamp() * 1000))
 
 
 class HoldHere(DnsHolds):
@@ -52,7 +52,7 @@ class HoldHere(DnsHolds):
 class Sources:
     """The four sources, each of which can be there or not, and the controllers of any of them."""
 
-    def __init__(self, load: Load, engine: sa.Engine, queue: Queue, clock: HandClock) -> None:
+    def __init__(self, load: Load, engine: sa.Engine, queue: Queue, clock: FakeClock) -> None:
         self.warm, self.cold = load(SETTINGS), load(SETTINGS.partition("[senders.news.warmup]")[0])
         self.engine, self.queue, self.clock = engine, queue, clock
         self.present: set[str] = set()
@@ -131,7 +131,7 @@ class Sources:
 
 
 @pytest.fixture
-def sources(load: Load, engine: sa.Engine, queue: Queue, clock: HandClock) -> Sources:
+def sources(load: Load, engine: sa.Engine, queue: Queue, clock: FakeClock) -> Sources:
     return Sources(load, engine, queue, clock)
 
 

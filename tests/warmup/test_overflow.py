@@ -29,7 +29,7 @@ from postroad.warmup.day import set_cap
 from postroad.warmup.identity import identities_by_sender, of_sender
 from postroad.warmup.overflow import OverflowSender as Candidate
 from postroad.warmup.overflow import allocate, capacity_until, overflow
-from tests.queue.conftest import HandClock
+from tests.kit.clock import FakeClock
 from tests.store.rows import add_campaign, add_recipient, add_touch
 from tests.warmup.conftest import SETTINGS, Load, Mail
 
@@ -115,8 +115,8 @@ def test_capacity_of_a_whole_day_is_the_cap_whenever_the_day_begins(load: Load, 
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock(int(MORNING.timestamp() * 1000))
+def clock() -> FakeClock:
+    return FakeClock(int(MORNING.timestamp() * 1000))
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def by_sender(engine: sa.Engine) -> dict[str, int]:
 
 
 def test_excess_touches_move_to_others_in_order_with_a_reason(
-    engine: sa.Engine, settings: Settings, clock: HandClock
+    engine: sa.Engine, settings: Settings, clock: FakeClock
 ) -> None:
     a_campaign(engine, settings, ("second", "warm"), touches=120)
     for identity in of_sender(settings, "second"):
@@ -190,7 +190,7 @@ def test_excess_touches_move_to_others_in_order_with_a_reason(
 
 
 def test_moves_are_listed_with_senders_reasons_and_outcomes(
-    engine: sa.Engine, settings: Settings, clock: HandClock
+    engine: sa.Engine, settings: Settings, clock: FakeClock
 ) -> None:
     a_campaign(engine, settings, ("second", "warm"), touches=120)
     for identity in of_sender(settings, "second"):
@@ -213,7 +213,7 @@ def test_moves_are_listed_with_senders_reasons_and_outcomes(
 
 
 def test_concurrent_moves_of_another_campaign_are_counted_first(
-    engine: sa.Engine, settings: Settings, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+    engine: sa.Engine, settings: Settings, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the decision and the first batch another campaign uses a part of the same capacity."""
     a_campaign(engine, settings, ("second",), touches=120)
@@ -253,7 +253,7 @@ def test_mail_in_progress_uses_capacity(engine: sa.Engine, settings: Settings, m
     assert spill(engine, settings) == 60 - (50 - 20)
 
 
-def test_touches_stay_when_all_senders_are_full(engine: sa.Engine, settings: Settings, clock: HandClock) -> None:
+def test_touches_stay_when_all_senders_are_full(engine: sa.Engine, settings: Settings, clock: FakeClock) -> None:
     a_campaign(engine, settings, ("second",), touches=200)
     assert spill(engine, settings) == 50
     assert by_sender(engine) == {"news": 150, "second": 50}
@@ -282,7 +282,7 @@ async def test_each_job_is_in_the_lane_of_its_sender(engine: sa.Engine, settings
 
 
 async def test_admission_rejects_a_job_of_the_previous_sender(
-    engine: sa.Engine, settings: Settings, queue: Queue, clock: HandClock
+    engine: sa.Engine, settings: Settings, queue: Queue, clock: FakeClock
 ) -> None:
     a_campaign(engine, settings, ("warm",), touches=51)
     # As after a submission without a commit: the queue has the jobs, and the ledger has the touches planned.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -36,7 +35,7 @@ from postroad.warmup.day import close_day, count_mail, day_of, set_cap
 from postroad.warmup.identity import of_sender
 from postroad.warmup.seeds import Seed, choose_seeds, due_times, make_campaign, plan_seeds, stale_campaigns
 from tests.conftest import RedisServer
-from tests.queue.conftest import HandClock
+from tests.kit.clock import FakeClock, SleepingClock
 from tests.warmup.conftest import SETTINGS, Load
 
 MORNING = datetime(2026, 5, 4, 4, tzinfo=UTC)  # 06:00 in Berlin: two hours before the working hours
@@ -100,8 +99,8 @@ def test_another_day_has_other_due_times() -> None:
 
 
 @pytest.fixture
-def clock() -> HandClock:
-    return HandClock(int(MORNING.timestamp() * 1000))
+def clock() -> FakeClock:
+    return FakeClock(int(MORNING.timestamp() * 1000))
 
 
 @pytest.fixture
@@ -136,7 +135,7 @@ def due_in(engine: sa.Engine, name: str) -> list[datetime]:
         ]
 
 
-def test_a_day_is_planned_once_within_the_hours(engine: sa.Engine, settings: Settings, clock: HandClock) -> None:
+def test_a_day_is_planned_once_within_the_hours(engine: sa.Engine, settings: Settings, clock: FakeClock) -> None:
     name = make(engine, settings, clock.now())
     plan = plan_seeds(engine, settings, "news", name, clock.now())
     assert (plan.campaign, plan.members, plan.planned, plan.already) == ("seeds-2026-05-04", 13, 12, False)
@@ -150,7 +149,7 @@ def test_a_day_is_planned_once_within_the_hours(engine: sa.Engine, settings: Set
     assert due_in(engine, name) == due
 
 
-def test_a_late_run_uses_only_the_remaining_hours(engine: sa.Engine, settings: Settings, clock: HandClock) -> None:
+def test_a_late_run_uses_only_the_remaining_hours(engine: sa.Engine, settings: Settings, clock: FakeClock) -> None:
     clock.advance(8 * 3_600_000)
     late = clock.now()
     plan_seeds(engine, settings, "news", make(engine, settings, late), late)
@@ -162,7 +161,7 @@ def test_a_late_run_uses_only_the_remaining_hours(engine: sa.Engine, settings: S
 
 
 def test_seed_mail_uses_half_a_cap_and_skips_suppressed_members(
-    engine: sa.Engine, settings: Settings, clock: HandClock
+    engine: sa.Engine, settings: Settings, clock: FakeClock
 ) -> None:
     with write(engine) as connection:
         suppress(connection, SEED_LIST[-2:], SuppressionReason.MANUAL, "asked", clock.now())
@@ -171,7 +170,7 @@ def test_seed_mail_uses_half_a_cap_and_skips_suppressed_members(
     assert (plan.members, plan.planned) == (11, 3 + 1)
 
 
-def test_emails_alternate_from_day_to_day(engine: sa.Engine, settings: Settings, clock: HandClock) -> None:
+def test_emails_alternate_from_day_to_day(engine: sa.Engine, settings: Settings, clock: FakeClock) -> None:
     for _ in range(3):
         make(engine, settings, clock.now())
         clock.advance(24 * 3_600_000)
@@ -190,7 +189,7 @@ def test_emails_alternate_from_day_to_day(engine: sa.Engine, settings: Settings,
     ],
 )
 def test_an_unsuitable_campaign_file_is_rejected(
-    engine: sa.Engine, settings: Settings, clock: HandClock, tmp_path: Path, broken: str, says: str
+    engine: sa.Engine, settings: Settings, clock: FakeClock, tmp_path: Path, broken: str, says: str
 ) -> None:
     write_campaign(tmp_path, broken)
     with pytest.raises(ConfigError, match=says):
@@ -211,32 +210,14 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
         yield opened
 
 
-class StillClock(HandClock):
-    """A clock whose sleepers wait until it is advanced."""
-
-    def __init__(self, now_ms: int) -> None:
-        super().__init__(now_ms)
-        self._moved = asyncio.Event()
-
-    async def sleep(self, seconds: float) -> None:
-        until_ms = self.now_ms() + seconds * 1000
-        while self.now_ms() < until_ms:
-            await self._moved.wait()
-
-    def advance(self, ms: int) -> None:
-        super().advance(ms)
-        self._moved.set()
-        self._moved = asyncio.Event()
-
-
 @pytest.fixture
-async def still() -> StillClock:
-    return StillClock(int(MORNING.timestamp() * 1000))
+async def still() -> SleepingClock:
+    return SleepingClock(int(MORNING.timestamp() * 1000))
 
 
 @pytest.fixture
 async def context(
-    load: Load, tmp_path: Path, database_url: str, own_redis: RedisServer, still: StillClock, sandbox: Sandbox
+    load: Load, tmp_path: Path, database_url: str, own_redis: RedisServer, still: SleepingClock, sandbox: Sandbox
 ) -> AsyncIterator[AppContext]:
     write_campaign(tmp_path)
     text = WITH_SEEDS.replace('host = "127.0.0.1"', f'host = "127.0.0.1"\nport = {sandbox.port}\ntls = "none"')
@@ -246,7 +227,7 @@ async def context(
 
 
 async def test_seed_mail_is_sent_by_its_queue_within_the_cap(
-    context: AppContext, still: StillClock, sandbox: Sandbox
+    context: AppContext, still: SleepingClock, sandbox: Sandbox
 ) -> None:
     clock = still
     engine, settings = context.engine, context.settings

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from postroad.clock import SystemClock
 from postroad.settings import RateSetting
 from postroad.web.rate_limit import MAX_CLIENTS, RateLimiter, client_address, networks
+from tests.kit.clock import FakeClock
 
 TRUSTED = networks(["10.0.0.0/8", "2001:db8::/32", "127.0.0.1"])
-
-
-class FakeClock(SystemClock):
-    ms = 1_000_000
-
-    def now_ms(self) -> int:
-        return self.ms
 
 
 @pytest.mark.parametrize(
@@ -42,9 +35,9 @@ def test_so_many_go_at_once_and_then_one_by_one() -> None:
     clock = FakeClock()
     limits = RateLimiter(RateSetting(count=3, per_ms=60_000), clock)
     assert [limits.wait_s("a") for _ in range(5)] == [0, 0, 0, 20, 20]
-    clock.ms += 20_000
+    clock.advance(20_000)
     assert [limits.wait_s("a") for _ in range(2)] == [0, 20]
-    clock.ms += 3_600_000
+    clock.advance(3_600_000)
     assert [limits.wait_s("a") for _ in range(4)] == [0, 0, 0, 20]
 
 
@@ -54,7 +47,7 @@ def test_a_charge_is_bounded() -> None:
     for _ in range(100):
         limits.charge("a", 19)
     assert limits.wait_s("a") == 80
-    clock.ms += 80_000
+    clock.advance(80_000)
     assert limits.wait_s("a") == 0
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 from pydantic import SecretStr
 
@@ -11,22 +9,7 @@ from postroad.bounce.sources.recipient_policy import NO_SUCH_ADDRESS, RecipientP
 from postroad.bounce.sources.throttle import ConnectionCounts, Throttle, client_of
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.settings import RateSetting
-
-
-class FakeClock:
-    """Advances only when a test sets it."""
-
-    def __init__(self) -> None:
-        self.ms = 1_700_000_000_000
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.ms / 1000, UTC)
-
-    def now_ms(self) -> int:
-        return self.ms
-
-    async def sleep(self, seconds: float) -> None:
-        self.ms += int(seconds * 1000)
+from tests.kit.clock import FakeClock
 
 
 @pytest.mark.parametrize(
@@ -49,11 +32,11 @@ def test_a_client_has_so_many_mails_in_a_span_and_others_have_theirs() -> None:
     throttle = Throttle(RateSetting(count=3, per_ms=60_000), clock)
     assert [throttle.admits("a") for _ in range(4)] == [True, True, True, False]
     assert throttle.admits("b")
-    clock.ms += 19_999
+    clock.advance(19_999)
     assert not throttle.admits("a")
-    clock.ms += 1  # A third of the span: one more.
+    clock.advance(1)  # A third of the span: one more.
     assert [throttle.admits("a") for _ in range(2)] == [True, False]
-    clock.ms += 60_000
+    clock.advance(60_000)
     assert [throttle.admits("a") for _ in range(4)] == [True, True, True, False]
     assert all(throttle.admits(None) for _ in range(10))
 
@@ -62,7 +45,7 @@ def test_clients_that_are_gone_are_forgotten() -> None:
     clock = FakeClock()
     throttle = Throttle(RateSetting(count=3, per_ms=1_000), clock)
     for number in range(20_000):
-        clock.ms += 1
+        clock.advance(1)
         assert throttle.admits(f"client {number}")
     assert len(throttle) < 3_000
 

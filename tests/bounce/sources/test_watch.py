@@ -78,7 +78,7 @@ class Watching:
                 await self._news.wait()
 
 
-class FakeClock(SystemClock):
+class SteppedClock(SystemClock):
     """Records the requested delays. A sleep ends only when the test calls `turn`."""
 
     def __init__(self) -> None:
@@ -177,7 +177,7 @@ async def test_a_server_that_is_away_is_tried_again(server: Dovecot) -> None:
 async def test_a_wrong_password_is_logged_and_retried_until_corrected(
     server: Dovecot, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock, wrong = FakeClock(), settings(server, password="sesame")
+    clock, wrong = SteppedClock(), settings(server, password="sesame")
 
     def refused_thrice(of: SourceSettings) -> MailSource:
         return open_source(wrong if len(clock.waited_s) < 3 else of)
@@ -198,7 +198,7 @@ async def test_a_wrong_password_is_logged_and_retried_until_corrected(
 
 
 async def test_a_source_whose_server_talks_nonsense_is_tried_again_too(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock = SteppedClock()
 
     def broken(_: SourceSettings) -> MailSource:
         raise ValueError("nobody thought of this")
