@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 
 import pytest
@@ -100,7 +101,7 @@ DECISIONS: dict[str, tuple[dict[str, Answer | list[Answer]], Decision]] = {
     ),
     "lost at RCPT": (
         {"RCPT": Act.DROP},
-        Decision(verdict=Retry, state=State.DEFERRED, cause="connection lost at RCPT"),
+        Decision(verdict=Retry, state=State.DEFERRED, cause="connection lost at rcpt"),
     ),
     "lost after the dot": (
         {"DOT": Act.DROP},
@@ -213,8 +214,10 @@ async def test_a_lost_lease_sends_nothing_and_returns_the_touch(engine: sa.Engin
     await submit_due(engine, queue, "trial", options, now=NOW, cursor=0, limit=100)
     [lost] = (await queue.claim("w", want=100, lease_ms=1, nonce="n")).jobs
 
+    nonces = count()
+
     async def claim_again() -> list[ClaimedJob]:
-        return (await queue.claim("v", want=100, lease_ms=60_000, nonce="m")).jobs
+        return (await queue.claim("v", want=100, lease_ms=60_000, nonce=f"m{next(nonces)}")).jobs
 
     [again] = await until(claim_again)
     async with ScriptedServer() as server, handler(engine, queue, relay(server.port)) as handle:

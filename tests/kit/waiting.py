@@ -6,21 +6,26 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
 LIMIT_S = 20.0
 
 
-async def until(look: Callable[[], T | Awaitable[T]], within_s: float = LIMIT_S, *, every_s: float = 0.005) -> T:
+@overload
+async def until(look: Callable[[], Awaitable[T]], within_s: float = ..., *, every_s: float = ...) -> T: ...
+@overload
+async def until(look: Callable[[], T], within_s: float = ..., *, every_s: float = ...) -> T: ...
+async def until(look: Callable[[], Any], within_s: float = LIMIT_S, *, every_s: float = 0.005) -> Any:
     """Look repeatedly, and return what is found once it is true. Raises TimeoutError after the limit."""
     async with asyncio.timeout(within_s):
         while True:
             found = look()
-            seen: T = await found if inspect.isawaitable(found) else found
-            if seen:
-                return seen
+            if inspect.isawaitable(found):
+                found = await found
+            if found:
+                return found
             await asyncio.sleep(every_s)
 
 

@@ -13,7 +13,7 @@ from sqlmodel import Field, SQLModel
 
 from postroad.errors import unknown_name
 from postroad.store.bulk import id_rows, json_rows
-from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, sql_time
+from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, jsonb, sql_time
 
 
 class Recipient(SQLModel, table=True):
@@ -183,7 +183,7 @@ def _upsert_postgresql(connection: sa.Connection, new: Sequence[NewRecipient], b
         "address": sa.Text(),
         "domain": sa.Text(),
         "time_zone": sa.Text(),
-        "attributes": sa.dialects.postgresql.JSONB(),
+        "attributes": jsonb(),
     }
     rows = [
         {"address": address, "domain": domain, "time_zone": zone, "attributes": msgspec.Raw(attributes)}

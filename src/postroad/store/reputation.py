@@ -7,10 +7,9 @@ from datetime import date, datetime
 from enum import StrEnum
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from postroad.store.types import StrEnumType, UtcDateTime
+from postroad.store.types import StrEnumType, UtcDateTime, upsert_into
 
 
 class ReputationSource(StrEnum):
@@ -52,8 +51,7 @@ def save_reputation(connection: sa.Connection, rows: Sequence[ReputationDay]) ->
     }
     news = [row for row in rows if _differs(known.get((row.source, row.subject, row.day)), row)]
     if news:
-        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-        statement = insert(ReputationDay)
+        statement = upsert_into(connection, ReputationDay)
         statement = statement.on_conflict_do_update(
             index_elements=["source", "subject", "day"],
             set_={name: statement.excluded[name] for name in (*_SAID, "imported_at")},

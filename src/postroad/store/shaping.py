@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, Session, SQLModel, col, select
 
-from postroad.store.types import BIG_ID, UtcDateTime
+from postroad.store.types import BIG_ID, UtcDateTime, upsert_into
 
 _LOCK_KEY = 0x73686170  # key of PostgreSQL's advisory lock: a number that no other user of this database takes
 COUNTED = timedelta(hours=1)
@@ -104,9 +103,8 @@ def newest_changes(connection: sa.Connection, sender: str | None, limit: int) ->
 def add_change(connection: sa.Connection, change: ShapingChange) -> bool:
     """Open a change. Returns False, and changes nothing, if the gate has an open change of the same rule."""
     values = change.model_dump(exclude={"id"})
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     kept = (
-        insert(ShapingChange)
+        upsert_into(connection, ShapingChange)
         .values(**values)
         .on_conflict_do_nothing(index_elements=["gate", "rule"], index_where=sa.text("restored_at IS NULL"))
         .returning(col(ShapingChange.id))  # On PostgreSQL, SQLAlchemy counts no inserted row.

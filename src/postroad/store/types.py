@@ -8,13 +8,39 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 # 64 bits; SQLite numbers rows by itself only for a column declared INTEGER.
 BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
-# Objects of merge fields and settings. JSONB, so that fields merge and compare inside the database.
-JSON_OBJECT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+class JsonObject(sa.TypeDecorator[Any]):
+    """An object of merge fields or settings. JSONB on PostgreSQL, so that fields merge and compare in the database."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        return dialect.type_descriptor(jsonb() if dialect.name == "postgresql" else sa.JSON())
+
+
+JSON_OBJECT = JsonObject()
+
+
+def jsonb() -> sa.types.TypeEngine[Any]:
+    """Return PostgreSQL's type of JSON objects. A command on SQLite does not import the dialect."""
+    from sqlalchemy.dialects.postgresql import JSONB
+
+    return JSONB()
+
+
+def upsert_into(connection: sa.Connection, table: Any) -> Any:
+    """Return an INSERT that supports ``on_conflict_do_update``, of the connection's database."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
+
+    return insert(table)
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):

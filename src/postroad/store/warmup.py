@@ -7,12 +7,11 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from postroad.store.bulk import json_rows
 from postroad.store.ledger import SENDER_OF_TOUCH
-from postroad.store.types import BIG_ID, UtcDateTime, sql_time
+from postroad.store.types import BIG_ID, UtcDateTime, sql_time, upsert_into
 
 _LOCK_KEY = 0x7761726D  # key of PostgreSQL's advisory lock: a number that no other user of this database takes
 
@@ -115,8 +114,7 @@ def override_day(connection: sa.Connection, override: WarmupOverride, row: Warmu
 def _put(connection: sa.Connection, rows: Sequence[WarmupDayRow], otherwise: Sequence[str]) -> None:
     if not rows:
         return
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(WarmupDayRow)
+    statement = upsert_into(connection, WarmupDayRow)
     statement = statement.on_conflict_do_update(
         index_elements=list(_KEY), set_={name: statement.excluded[name] for name in otherwise}
     )
