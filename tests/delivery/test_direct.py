@@ -353,8 +353,9 @@ async def test_no_more_connections_than_the_receiver_allows(world: World, tmp_pa
     shaping = shaping_of(tmp_path, '[domain."two.example"]\nconnections = 2')
     async with Nameserver(ZONE) as server:
         route = await world.route(server, shaping=shaping, connections=4)
-        await asyncio.gather(*(send_to(route, f"ada{number}@two.example") for number in range(12)))
-        await asyncio.gather(*(send_to(route, f"ada{number}@aliased-host.example") for number in range(12)))
+        # Slow replies: no connection is free again before the next message needs one, however slow the machine is.
+        await asyncio.gather(*(send_to(route, f"ada{number}+slow-500ms@two.example") for number in range(12)))
+        await asyncio.gather(*(send_to(route, f"ada{number}+slow-500ms@aliased-host.example") for number in range(12)))
     assert (world.hosts[1].counters.connections, world.hosts[2].counters.connections) == (2, 4)
 
 
