@@ -31,7 +31,8 @@ def upgrade(engine: sa.Engine) -> str:
         current = _revision_in(connection)
         if current is not None and current not in _revisions():
             _refuse(engine, current)
-        run_migrations(connection, "head")
+        if current != newest_revision():
+            run_migrations(connection, "head")
     return newest_revision()
 
 
