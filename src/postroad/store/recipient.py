@@ -73,6 +73,9 @@ class AudienceMember(SQLModel, table=True):
     audience_id: int = Field(foreign_key="audience.id", primary_key=True, sa_type=BIG_ID)
     recipient_id: int = Field(foreign_key="recipient.id", primary_key=True, sa_type=BIG_ID)
     import_id: int = Field(foreign_key="audience_import.id", sa_type=BIG_ID)
+    joined_at: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, description="when the first import added the recipient; NULL: not recorded"
+    )
 
 
 class Refusal(SQLModel, table=True):
@@ -170,12 +173,13 @@ def _upsert_sqlite(connection: sa.Connection, new: Sequence[NewRecipient], by: I
     )
     # CROSS JOIN: SQLite must start with the addresses, whatever it estimates.
     members = sa.text(
-        "INSERT INTO audience_member (audience_id, recipient_id, import_id) "
-        "SELECT :audience_id, recipient.id, :import_id FROM json_each(:addresses) AS new "
+        "INSERT INTO audience_member (audience_id, recipient_id, import_id, joined_at) "
+        "SELECT :audience_id, recipient.id, :import_id, :joined_at FROM json_each(:addresses) AS new "
         f"CROSS JOIN recipient ON recipient.address = new.value WHERE true {_MEMBER}"
     )
     addresses = msgspec.json.encode([address for address, *_ in new]).decode()
-    return connection.execute(members, {**by._asdict(), "addresses": addresses}).rowcount
+    values = {**by._asdict(), "addresses": addresses, "joined_at": created_at}
+    return connection.execute(members, values).rowcount
 
 
 def _upsert_postgresql(connection: sa.Connection, new: Sequence[NewRecipient], by: ImportRef, now: datetime) -> int:
@@ -194,8 +198,8 @@ def _upsert_postgresql(connection: sa.Connection, new: Sequence[NewRecipient], b
         "WITH kept AS (INSERT INTO recipient (address, domain, time_zone, attributes, created_at) "
         f"SELECT new.address, new.domain, new.time_zone, new.attributes, :now FROM {item} "
         f"{_KNOWN} recipient.attributes || excluded.attributes RETURNING id) "
-        "INSERT INTO audience_member (audience_id, recipient_id, import_id) "
-        f"SELECT :audience_id, kept.id, :import_id FROM kept {_MEMBER}"
+        "INSERT INTO audience_member (audience_id, recipient_id, import_id, joined_at) "
+        f"SELECT :audience_id, kept.id, :import_id, :now FROM kept {_MEMBER}"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return connection.execute(statement, {"now": now, **by._asdict(), **parameters}).rowcount
 

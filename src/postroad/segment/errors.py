@@ -1,0 +1,16 @@
+"""The error of a condition that cannot be used."""
+
+from __future__ import annotations
+
+from postroad.errors import ConfigError
+
+
+class ConditionError(ConfigError):
+    """A condition cannot be used.
+
+    ``column``: place of the fault in the text of the condition; the first character is 1.
+    """
+
+    def __init__(self, message: str, column: int, *, where: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(message, where=where or f"condition, column {column}", remedy=remedy)
+        self.column = column

@@ -1,0 +1,102 @@
+"""What recipients did: signed up, paid, logged in. Conditions depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+from sqlmodel import Field, SQLModel
+
+from postroad.store.bulk import json_rows
+from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, sql_time
+
+
+class RecipientEvent(SQLModel, table=True):
+    """One thing that a recipient did at a time."""
+
+    __tablename__ = "recipient_event"
+    __table_args__ = (
+        sa.Index("ix_recipient_event_recipient", "recipient_id", "name", "at"),
+        sa.Index("ix_recipient_event_name", "name", "id"),
+        sa.Index("ix_recipient_event_at", "at"),
+        sa.Index(
+            "ix_recipient_event_key",
+            "recipient_id",
+            "name",
+            "key",
+            unique=True,
+            sqlite_where=sa.text("key IS NOT NULL"),
+            postgresql_where=sa.text("key IS NOT NULL"),
+        ),
+    )
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
+    recipient_id: int = Field(foreign_key="recipient.id", sa_type=BIG_ID)
+    name: str = Field(sa_type=sa.String(64))
+    at: datetime = Field(sa_type=UtcDateTime)
+    fields: dict[str, Any] = Field(default_factory=dict, sa_type=JSON_OBJECT, nullable=False)
+    key: str | None = Field(default=None, sa_type=sa.String(200), description="recorded once per recipient and name")
+
+
+class NewEvent(NamedTuple):
+    """An event to record. ``fields``: a JSON object of texts."""
+
+    address: str
+    name: str
+    at: datetime
+    fields: str = "{}"
+    key: str | None = None
+
+
+class RecordedEvents(NamedTuple):
+    """Result of recording events. ``unknown``: addresses that no recipient has. The rest were recorded before."""
+
+    recorded: int
+    unknown: frozenset[str]
+
+
+def record_events(connection: sa.Connection, events: Sequence[NewEvent]) -> RecordedEvents:
+    """Record events of known recipients. An event whose key was recorded for its recipient and name is skipped.
+
+    Args:
+        connection: A connection in a transaction that writes.
+        events: The events, with normalised addresses.
+
+    Returns:
+        How many are new, and the addresses that are not known.
+    """
+    if not events:
+        return RecordedEvents(0, frozenset())
+    addresses = {event.address for event in events}
+    asked = [{"address": address} for address in addresses]
+    item, parameters = json_rows(connection, "asked", {"address": sa.Text()}, asked)
+    known = sa.text(
+        f"SELECT recipient.address FROM {item} CROSS JOIN recipient WHERE recipient.address = asked.address"
+    )
+    found = set(connection.execute(known, parameters).scalars())
+    dialect = connection.dialect.name
+    columns: dict[str, sa.types.TypeEngine[Any]] = {
+        "address": sa.Text(),
+        "name": sa.Text(),
+        "at": UtcDateTime(),
+        "fields": JSON_OBJECT,
+        "key": sa.Text(),
+    }
+    rows = [
+        {**event._asdict(), "at": sql_time(event.at, dialect), "fields": msgspec.Raw(event.fields)}
+        for event in events
+        if event.address in found
+    ]
+    new, parameters = json_rows(connection, "new", columns, rows)
+    # In the order of the rows, so that ids ascend with it.
+    statement = sa.text(
+        "INSERT INTO recipient_event (recipient_id, name, at, fields, key) "
+        f"SELECT recipient.id, new.name, new.at, new.fields, new.key FROM {new} "
+        "CROSS JOIN recipient WHERE recipient.address = new.address "
+        "ON CONFLICT (recipient_id, name, key) WHERE key IS NOT NULL DO NOTHING"
+    )
+    recorded = connection.execute(statement, parameters).rowcount if rows else 0
+    return RecordedEvents(recorded, frozenset(addresses - found))
