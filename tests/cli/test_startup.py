@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-LARGE = ("sqlalchemy", "pydantic", "redis", "dns", "prefect", "alembic", "jinja2", "aiosmtplib")
+LARGE = ("sqlalchemy", "pydantic", "redis", "dns", "prefect", "alembic", "jinja2", "aiosmtplib", "sqlglot")
 SHOWN = f"""
 import sys
 from postroad.cli.app import main

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from postroad.segment.errors import ConditionError
 from postroad.segment.parse import parse
 from postroad.segment.sql import ConditionScope, where_sql
+from postroad.segment.tree import FunctionName, RecipientCondition
 from postroad.store.engine import read
 from tests.segment.people import FIELDS, NOW, conditions
 
@@ -171,14 +172,17 @@ def try_condition(text: str) -> bool:
         fault = refused
     else:
         for dialect in ("sqlite", "postgresql"):
-            require_own_words(where_sql(condition, dialect, _SCOPE).sql)
+            require_own_words(where_sql(condition, dialect, scope_of(condition)).sql)
         return True
     assert 1 <= fault.column <= len(text) + 1, (text, fault.column)
     assert fault.message
     return False
 
 
-_SCOPE = ConditionScope(now=NOW, audience_id=1, campaign_id=1, steps={"hello": 1, "deeper": 2})
+def scope_of(condition: RecipientCondition) -> ConditionScope:
+    """Return a campaign that has every step of a condition."""
+    steps = {call.name or "": 1 for call in condition.calls(FunctionName.ACCEPTED)}
+    return ConditionScope(now=NOW, audience_id=1, campaign_id=1, steps=steps)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -291,5 +295,6 @@ def test_a_condition_with_foreign_text_in_it_stays_in_the_whitelist(text: str, p
 def test_what_passes_is_executed_by_the_database(engine: sa.Engine, text: str) -> None:
     with read(engine) as connection:
         if try_condition(text):
-            where = where_sql(parse(text, FIELDS), connection.dialect.name, _SCOPE)
+            condition = parse(text, FIELDS)
+            where = where_sql(condition, connection.dialect.name, scope_of(condition))
             connection.execute(sa.text(f"SELECT id FROM recipient WHERE {where.sql}"), where.parameters)
