@@ -212,7 +212,7 @@ def unknown_function(node: exp.Anonymous) -> NoReturn:
 
 
 def duration_ms(node: exp.Expr) -> int:
-    """Return a duration in ms: ``7d`` or ``'7d'``. Raises ConditionError if the node is none."""
+    """Return a duration in ms: ``7d`` or ``'7d'``. Raises ConditionError if the node is not one."""
     if not (isinstance(node, exp.National) or (isinstance(node, exp.Literal) and node.is_string)):
         fail(node, "a duration is expected here", "Write it as in 30m, 12h or 7d.")
     try:
@@ -246,7 +246,7 @@ def _number(node: exp.Expr) -> float:
 
 
 def text_of(node: exp.Expr) -> str:
-    """Return the text of a literal. Raises ConditionError if it is none, is empty or is too long."""
+    """Return the text of a literal. Raises ConditionError if it is no text, or is empty or too long."""
     if not (isinstance(node, exp.Literal) and node.is_string):
         fail(node, "a text in single quotes is expected here", SEE)
     text = str(node.this)
