@@ -23,7 +23,8 @@ from postroad.store.campaign import CampaignState
 from postroad.store.cohort import CohortEvidence, cohort_keys, open_pauses
 from postroad.store.dns_report import open_holds
 from postroad.store.engine import read
-from postroad.store.ledger import TouchState, delivery_events
+from postroad.store.frequency import FrequencyHold, FrequencyRule, frequency_holds
+from postroad.store.ledger import WAITING, TouchState, delivery_events
 from postroad.store.shaping import open_changes
 from postroad.store.touch_lookup import FoundSuppression, FoundTouch, suppression_of
 from postroad.store.warmup import newest_days
@@ -60,6 +61,7 @@ class _Facts(NamedTuple):
 
     suppression: FoundSuppression | None
     cohort: CohortEvidence | None
+    frequency: FrequencyHold | None
     deferral: str | None
     """A sentence on the last attempt, if it was deferred."""
     holds: dict[str, str]
@@ -126,6 +128,7 @@ def _load_facts(context: AppContext, touch: FoundTouch) -> _Facts:
         return _Facts(
             suppression=suppression,
             cohort=_cohort_pause(connection, touch, context),
+            frequency=_frequency_hold(connection, touch, context),
             deferral=_describe_deferral(connection, touch),
             holds=holds,
             caps=_caps(connection, context),
@@ -149,6 +152,13 @@ def _cohort_pause(connection: sa.Connection, touch: FoundTouch, context: AppCont
     return paused.get(cohort_of(key))
 
 
+def _frequency_hold(connection: sa.Connection, touch: FoundTouch, context: AppContext) -> FrequencyHold | None:
+    if touch.state not in WAITING:
+        return None
+    rule = FrequencyRule(caps=context.settings.frequency, now=context.clock.now())
+    return frequency_holds(connection, [touch.id], rule).get(touch.id)
+
+
 def _explain_by_ledger(
     touch: FoundTouch, facts: _Facts, explanation: Explanation
 ) -> tuple[list[str], str | None, int | None]:
@@ -157,17 +167,21 @@ def _explain_by_ledger(
     reply = f": {touch.reply}" if touch.reply else ""
     match touch.state:
         case TouchState.PLANNED:
-            words = [f"Planned: due at {_at(touch.due_at)}. It is enqueued shortly before."]
+            words = [f"Planned: due at {_at(touch.due_at)}{reply}. It is enqueued shortly before."]
             held = _explain_admission(touch, facts)
-            return [*held, *words], "campaign" if held else None, _ms(touch.due_at)
+            return (
+                [*held, *words, *_describe_frequency(facts.frequency)],
+                "campaign" if held else None,
+                _ms(touch.due_at),
+            )
         case TouchState.ACCEPTED:
             words = [f"Accepted by the receiver{at}{reply}."]
         case TouchState.BOUNCED:
             words = [f"Bounced{at}{reply}.", "A bounce is not sent again."]
         case TouchState.SUPPRESSED:
             words = [f"Not sent: its recipient is suppressed. It ended{at}."]
-        case TouchState.CANCELLED:
-            words = [f"Cancelled{at}{reply}."]
+        case TouchState.CANCELLED | TouchState.SKIPPED:
+            words = [f"{touch.state.capitalize()}{at}{reply}."]
         case TouchState.EXPIRED:
             words = [f"Expired{at}: it was not delivered in time{reply}."]
         case TouchState.DEAD:
@@ -220,6 +234,11 @@ def _explain_by_queue(
         evidence = facts.cohort.replace("_", " ")
         first.append(f"Held: its cohort is paused ({evidence}), until the pause is lifted: `postroad cohort list`.")
         held_by, not_before = "cohort", None
+    if facts.frequency is not None and not facts.frequency.skip:
+        first += _describe_frequency(facts.frequency)
+        held_by = held_by or "frequency"
+        until_ms = facts.frequency.until_ms
+        not_before = max(not_before or 0, until_ms) if until_ms else None
     ending = _explain_admission(touch, facts)
     if ending and held_by is None:
         held_by = "campaign" if facts.suppression is None else "suppression"
@@ -243,6 +262,18 @@ def _explain_admission(touch: FoundTouch, facts: _Facts) -> list[str]:
         case other:
             assert_never(other)
     return words
+
+
+def _describe_frequency(over: FrequencyHold | None) -> list[str]:
+    if over is None:
+        return []
+    if over.cap is None:
+        add = "Add it to [frequency], or change the campaign's file and apply it again."
+        return [f"Held: the settings have no frequency class {over.frequency_class}. {add}"]
+    if over.skip:
+        return [f"It is skipped when a worker claims it: its recipient is {over.cause}."]
+    when = "the delivery of a message that is being sent is known" if over.until is None else _at(over.until)
+    return [f"Held: its recipient is {over.cause}, until {when}."]
 
 
 def _suppressed(suppression: FoundSuppression) -> str:

@@ -121,11 +121,18 @@ async def open_send_handler(context: AppContext, queue: Queue, limits: QueueSett
 @asynccontextmanager
 async def _deliver(context: AppContext, queue: Queue, limits: QueueSettings) -> AsyncIterator[Work]:
     await context.gates(queue, limits, starting=True).apply()
-    source_field = context.settings.cohort_breaker.source_field
+    settings = context.settings
+    admission = Admission(
+        context.engine,
+        context.clock,
+        context.hash_of,
+        settings.cohort_breaker.source_field,
+        settings.frequency,
+    )
     async with open_send_handler(context, queue, limits) as handler:
         reporting = asyncio.create_task(log_sent(handler.counts, queue.name, context.clock))
         try:
-            yield Work(handler, Admission(context.engine, context.clock, context.hash_of, source_field))
+            yield Work(handler, admission)
         finally:
             reporting.cancel()
             await asyncio.gather(reporting, return_exceptions=True)

@@ -15,6 +15,7 @@ from postroad.campaign.definition import CampaignDefinition, CampaignFile, read_
 from postroad.campaign.file_access import read_named
 from postroad.errors import ConfigError, StateError, unknown_name
 from postroad.settings import Settings
+from postroad.settings.frequency import IGNORE
 from postroad.store.campaign import Campaign, CampaignState, Sender, Step, StepKind, save_files
 from postroad.store.engine import read, write
 from postroad.store.recipient import Audience
@@ -52,7 +53,7 @@ def apply(
         if campaign is not None and (campaign.state is not CampaignState.DRAFT or campaign.freezing_at is not None):
             _reject_changes(session, campaign, file, sender_id, overflow)
             # It does not change what recipients get, so it may change after the launch.
-            campaign.on_reply = definition.on_reply
+            _set_policy(campaign, definition)
             return _save(session, campaign)
         if file.audience_file is not None:  # Checked for drafts only: after the launch the file may be deleted.
             read_named(file.audience_file, None, 0, where=f"{file.path}, audience.file")
@@ -72,9 +73,17 @@ def apply(
         campaign.job_class = definition.job_class
         campaign.time_zone = definition.time_zone or settings.time_zone
         campaign.sending_window = definition.window.to_row() if definition.window else None
-        campaign.on_reply = definition.on_reply
+        _set_policy(campaign, definition)
         _replace_steps(session, campaign, file)
         return _save(session, campaign)
+
+
+def _set_policy(campaign: Campaign, definition: CampaignDefinition) -> None:
+    """Set the fields that may change after the launch."""
+    campaign.on_reply = definition.on_reply
+    frequency = definition.frequency
+    campaign.frequency = IGNORE if campaign.warmup else (frequency.name if frequency is not None else None)
+    campaign.frequency_skip = frequency is not None and frequency.when_over == "skip"
 
 
 def _save(session: Session, campaign: Campaign) -> Campaign:

@@ -25,6 +25,7 @@ from pydantic import (
 from postroad.campaign.calendar import DAYS
 from postroad.campaign.file_access import ALLOW_IT, FileRefusedError, FileRules, read_named
 from postroad.campaign.files import Attachments, Inlines, read_step_files, require_images
+from postroad.campaign.frequency import FrequencyField, require_class
 from postroad.campaign.yaml_file import load_yaml
 from postroad.errors import ConfigError
 from postroad.field_faults import combined_error, field_faults
@@ -147,6 +148,7 @@ class CampaignDefinition(_Strict):
     time_zone: ZoneName | None = Field(default=None, description="of recipients whose time zone is not known")
     window: WindowDefinition | None = Field(default=None, description="hours in which it may send; unset: any")
     on_reply: OnReply = Field(default=OnReply.STOP, description="whether a reply ends the sequence for its writer")
+    frequency: FrequencyField | None = Field(default=None, description="class of its frequency cap; unset: normal")
     overflow: OverflowDefinition | None = Field(default=None, description="other senders; unset: none")
     steps: tuple[StepDefinition, ...] = Field(min_length=1)
 
@@ -215,6 +217,9 @@ def read_campaign(path: Path, settings: Settings | None = None, *, folders: tupl
     if not isinstance(values, dict) or node is None:
         raise ConfigError("the file must be a mapping with name, sender, audience and steps", where=f"{path}, line 1")
     definition = _validate(path, node, values)
+    if settings is not None and definition.frequency is not None:
+        line = _line_of(node, ["frequency", "class"])
+        require_class(definition.frequency.name, settings.frequency, where=f"{path}, line {line}, frequency")
     audience_file = definition.audience.file
     if audience_file is not None:
         line = _line_of(node, ["audience", "file"])

@@ -13,8 +13,10 @@ import msgspec
 import sqlalchemy as sa
 
 from postroad.campaign.file_trial import FileTrial, try_file
+from postroad.campaign.frequency import require_class
 from postroad.campaign.message import step_message
 from postroad.campaign.trial import RenderingFault, StepTrial, TrialResult, try_audience
+from postroad.clock import SystemClock
 from postroad.dns.finding import Finding as DnsFinding
 from postroad.dns.finding import failures, in_words
 from postroad.dns.identity import is_reserved
@@ -22,9 +24,11 @@ from postroad.errors import ConfigError, DataError, PreflightError
 from postroad.mail.message import CompiledMessage
 from postroad.mail.token import TokenSigner
 from postroad.settings import Settings
+from postroad.settings.frequency import NORMAL
 from postroad.store.campaign import Campaign, StepKind, find_campaign, steps_of
 from postroad.store.dns_report import last_report, open_holds
 from postroad.store.engine import read
+from postroad.store.frequency import FrequencyRule, over_cap_in_audience
 
 RENDERING_S: Final = 600.0
 """Processor time for renderings, in seconds. A million recipients of an ordinary template take at most a minute."""
@@ -110,6 +114,7 @@ def check(
         findings = [
             *(_check_audience(connection, campaign, recipients) if file is None else ()),
             *_check_settings(connection, settings, campaign),
+            *_check_frequency(connection, settings, campaign),
             *_check_dns(connection, settings, campaign),
             *step_findings,
         ]
@@ -133,6 +138,11 @@ def check(
     findings += _check_renderings(trials, tried)
     imported = coming if file is not None else None
     return PreflightReport(campaign=name, recipients=recipients + coming.new, findings=tuple(findings), file=imported)
+
+
+def _id(campaign: Campaign) -> int:
+    assert campaign.id is not None  # noqa: S101  (read from its table)
+    return campaign.id
 
 
 def _count_recipients(connection: sa.Connection, campaign: Campaign) -> int:
@@ -199,6 +209,26 @@ def _check_settings(connection: sa.Connection, settings: Settings, campaign: Cam
         yield PreflightFinding(level=Level.WARN, what=what, remedy="Set public_url to an https address.")
 
 
+def _check_frequency(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[PreflightFinding]:
+    """Yield the number of recipients who are over the campaign's frequency cap now."""
+    try:
+        require_class(campaign.frequency, settings.frequency, where="frequency")
+    except ConfigError as error:
+        yield _fail(error.message, error.remedy or "")
+        return
+    rule = FrequencyRule(caps=settings.frequency, now=SystemClock().now())
+    over = over_cap_in_audience(connection, _id(campaign), rule)
+    if over:
+        name = campaign.frequency or NORMAL
+        effect = "skipped" if campaign.frequency_skip else "sent later"
+        yield PreflightFinding(
+            level=Level.WARN,
+            what=f"{over:,} recipients are over the frequency cap {name} ({settings.frequency[name]}) now",
+            remedy=f"Their messages are {effect}. `frequency: ignore` in the campaign's file sends them at once.",
+            recipients=over,
+        )
+
+
 def _check_dns(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[PreflightFinding]:
     """Yield findings of the last DNS check of each sender. There are no lookups here: see `postroad dns senders`."""
     for (sender,) in _senders(connection, campaign, "address"):
@@ -235,10 +265,9 @@ def _check_steps(
     connection: sa.Connection, settings: Settings, signer: TokenSigner, campaign: Campaign
 ) -> tuple[list[PreflightFinding], list[StepTrial]]:
     """Check each step by itself. Returns what is wrong, and trials of the steps that compile."""
-    assert campaign.id is not None  # noqa: S101  (read from its table)
     findings: list[PreflightFinding] = []
     trials: list[StepTrial] = []
-    for step in steps_of(connection, campaign.id):
+    for step in steps_of(connection, _id(campaign)):
         if step.kind is not StepKind.EMAIL or step.id is None:
             continue
         try:

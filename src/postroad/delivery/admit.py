@@ -1,8 +1,9 @@
 """Admits claimed jobs to the wire: one statement moves their touches to ``sending`` in the ledger.
 
 The queue cannot cause a second delivery by forgetting or repeating a job, because only the ledger admits a touch. A
-suppression, a pause or a cancellation holds from its commit. See docs/adr/0004. The sending hours of the campaign are
-checked as well. A rejected job returns what its claim took from the gates, and counts as no attempt.
+suppression, a pause, a cancellation or a frequency cap holds from its commit. See docs/adr/0004 and 0044. The sending
+hours of the campaign are checked as well. A rejected job returns what its claim took from the gates, and counts as no
+attempt.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from sqlmodel import col
 from postroad.campaign.calendar import Window
 from postroad.clock import Clock
 from postroad.delivery.cohort_key import cohort_of
+from postroad.delivery.frequency import frequency_verdicts
 from postroad.delivery.job import touch_of
-from postroad.delivery.result import DeliveryResult, encode_result
+from postroad.delivery.result import DeliveryResult, cancel_with, encode_result
 from postroad.mail.address_hash import AddressHashes
 from postroad.queue import Cancel, ClaimedJob, Defer, Uncertain, Verdict
+from postroad.settings.types import RateSetting
 from postroad.store.campaign import Campaign, CampaignState, Step
 from postroad.store.cohort import cohort_keys, open_pauses
 from postroad.store.engine import write
+from postroad.store.frequency import FrequencyRule
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import rekey
 from postroad.store.touches.sending import Claim, RejectedClaim, admit, rejected_claims
@@ -56,6 +60,7 @@ class Admission:
         clock: Clock,
         hash_of: AddressHashes | None = None,
         source_field: str = "source",
+        frequency: Mapping[str, RateSetting] | None = None,
     ) -> None:
         """Set up the admission.
 
@@ -65,11 +70,13 @@ class Admission:
             hash_of: Hashes an address. A suppression stored by the hash of an older key is stored by the hash of the
                 first key from then on. None: suppressions that are stored as hashes are not found.
             source_field: Merge field that names the list source of a recipient, as ``cohort_breaker.source_field``.
+            frequency: Frequency caps by class, as the setting ``frequency``.
         """
         self._engine = engine
         self._clock = clock
         self._hash_of = hash_of
         self._source_field = source_field
+        self._caps = frequency or {}
         self._windows: dict[int, tuple[Window | None, ZoneInfo]] = {}
         self._waiting: deque[_Waiting] = deque()
         self._admitting: asyncio.Task[None] | None = None
@@ -121,17 +128,14 @@ class Admission:
                 [schedule.address for schedule in schedules.values() if schedule is not None and schedule.address],
             )
             hashes = self._hashes({id_: schedules[job.id] for id_, job in by_touch.items()})
-            senders = {
-                id_: schedule.sender_id for id_, job in by_touch.items() if (schedule := schedules[job.id]) is not None
-            }
-            claims = [
-                Claim(id_, job.token, job.closed, hashes.get(id_), senders.get(id_, 0)) for id_, job in by_touch.items()
-            ]
-            admitted = admit(connection, claims)
-            rest = by_touch.keys() - admitted
+            claims = {id_: _claim(job, schedules[job.id], hashes.get(id_)) for id_, job in by_touch.items()}
+            rule = FrequencyRule(caps=self._caps, now=self._clock.now())
+            rest = claims.keys() - admit(connection, list(claims.values()), rule)
             why = rejected_claims(connection, list(rest), hashes) if rest else {}
+            over = frequency_verdicts(connection, why, claims, by_touch, rule)
         return closed | {
-            by_touch[touch_id].id: self._verdict(why.get(touch_id), senders.get(touch_id, 0)) for touch_id in rest
+            by_touch[touch_id].id: over.get(touch_id) or self._verdict(why.get(touch_id), claims[touch_id].sender_id)
+            for touch_id in rest
         }
 
     def _rekey(self, connection: sa.Connection, addresses: Sequence[str]) -> None:
@@ -210,15 +214,15 @@ class Admission:
         if state.ended:
             return Cancel(cause=f"already {state}")
         if row.suppressed:
-            return _cancel(TouchState.SUPPRESSED, "suppressed")
+            return cancel_with(TouchState.SUPPRESSED, "suppressed")
         match CampaignState(row.campaign_state):
             case CampaignState.PAUSED | CampaignState.DRAFT:
                 return Defer(delay_ms=PAUSED_DELAY_MS, cause="campaign paused", untried=True)
             case CampaignState.CANCELLED | CampaignState.FINISHED:
-                return _cancel(TouchState.CANCELLED, "campaign cancelled")
+                return cancel_with(TouchState.CANCELLED, "campaign cancelled")
             case CampaignState.RUNNING if row.sender_id != sender_id:
                 # A rebuild of the queue creates its job for the other sender.
-                return _cancel(TouchState.QUEUED, "another sender sends it")
+                return cancel_with(TouchState.QUEUED, "another sender sends it")
             case CampaignState.RUNNING:
                 # It changed between the two statements. The next claim decides.
                 return Defer(delay_ms=1_000, cause="the ledger moved", untried=True)
@@ -245,5 +249,8 @@ def _parse_schedule(job: ClaimedJob) -> JobSchedule | None:
         return None  # The handler reports the error.
 
 
-def _cancel(state: TouchState, cause: str) -> Cancel:
-    return Cancel(cause=cause, note=encode_result(DeliveryResult(state=state, cause=cause)))
+def _claim(job: ClaimedJob, schedule: JobSchedule | None, hashed: str | None) -> Claim:
+    touch_id = touch_of(job.id)
+    if schedule is None:
+        return Claim(touch_id, job.token, job.closed, hashed)
+    return Claim(touch_id, job.token, job.closed, hashed, schedule.sender_id, schedule.address)

@@ -8,7 +8,7 @@ import msgspec
 
 from postroad.delivery.job import touch_of
 from postroad.errors import Blame
-from postroad.queue import Event, EventKind
+from postroad.queue import Cancel, Event, EventKind
 from postroad.store.ledger import TouchState
 from postroad.store.touches.results import TouchResult
 
@@ -71,6 +71,11 @@ def encode_result(result: DeliveryResult) -> bytes:
     if result.delay_ms is not None or result.pause is not None or len(result.reply) > MAX_REPLY:
         result = msgspec.structs.replace(result, delay_ms=None, pause=None, reply=result.reply[:MAX_REPLY])
     return _encode(result)
+
+
+def cancel_with(state: TouchState, cause: str) -> Cancel:
+    """Return the verdict that ends a job without an attempt, and that moves its touch to a state."""
+    return Cancel(cause=cause, note=encode_result(DeliveryResult(state=state, cause=cause[:MAX_CAUSE])))
 
 
 def event_result(event: Event) -> DeliveryResult | None:

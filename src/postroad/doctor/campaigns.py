@@ -1,16 +1,19 @@
-"""Checks that running campaigns are advanced."""
+"""Checks that running campaigns are advanced, and that their frequency classes exist."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 from sqlmodel import col
 
-from postroad.doctor.check import Check
+from postroad.campaign.frequency import require_class
+from postroad.doctor.check import Check, failed
 from postroad.doctor.context import DoctorContext
+from postroad.errors import ConfigError
 from postroad.printable import counted
 from postroad.queue import Health
 from postroad.store.campaign import Campaign, CampaignState
@@ -37,6 +40,32 @@ async def check_advance(context: DoctorContext) -> Sequence[Check]:
     if since is None or now - since > STALE:
         return [Check(part="advance", health=Health.FAIL, seen=seen, remedy=REMEDY)]
     return [Check(part="advance", health=Health.OK, seen=seen)]
+
+
+async def check_frequency(context: DoctorContext) -> Sequence[Check]:
+    """Check that the settings have the frequency class of every campaign that is not over."""
+    engine = await context.database()
+    classes = await asyncio.to_thread(_frequency_classes, engine)
+    checks = []
+    for name, campaigns in sorted(classes.items()):
+        try:
+            require_class(name, context.settings.frequency, where=f"campaign {', '.join(campaigns)}")
+        except ConfigError as error:
+            checks.append(failed("frequency", error))
+    return checks
+
+
+def _frequency_classes(engine: sa.Engine) -> dict[str, list[str]]:
+    """Return the campaigns that are not over, by the class that they name."""
+    over = (CampaignState.FINISHED, CampaignState.CANCELLED)
+    statement = sa.select(col(Campaign.frequency), col(Campaign.name)).where(
+        col(Campaign.frequency).is_not(None), col(Campaign.state).not_in(over)
+    )
+    classes: defaultdict[str, list[str]] = defaultdict(list)
+    with read(engine) as connection:
+        for name, campaign in connection.execute(statement.order_by(col(Campaign.name))):
+            classes[name].append(campaign)
+    return classes
 
 
 def _read(engine: sa.Engine) -> tuple[int, datetime | None, datetime | None]:

@@ -50,6 +50,7 @@ def probes_of(context: DoctorContext) -> Iterator[Probe]:
     yield _shared("recorder", processes.check_recorder, context)
     yield _shared("senders", senders.check_senders, context)
     yield _shared("advance", campaigns.check_advance, context)
+    yield _shared("frequency", campaigns.check_frequency, context)
     yield _shared("ledger", queues.check_ledger, context)
     yield Probe(part="audit", run=partial(queues.check_invariants, context), deadline_s=AUDIT_S)
     if settings.inbound.enabled or settings.bounce.sources:

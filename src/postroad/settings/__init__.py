@@ -26,6 +26,7 @@ from postroad.settings.delivery import DeliverySettings
 from postroad.settings.dkim import DkimSettings
 from postroad.settings.dns import DnsHealthSettings, DnsSettings
 from postroad.settings.files import FilesSettings
+from postroad.settings.frequency import FrequencyCaps
 from postroad.settings.origin import line_of_key, settings_error, source_of
 from postroad.settings.queues import DEFAULT_QUEUES, QueueSettings, RetryBackoff
 from postroad.settings.retention import RetentionSettings
@@ -167,6 +168,9 @@ class Settings(BaseSettings):
         default=None,
         pattern=r"^[a-z0-9-]+/[a-z0-9-]+$",
         description="type and name of the Prefect block that sends alerts about paused or held mail",
+    )
+    frequency: FrequencyCaps = Field(
+        default_factory=dict, description="classes of frequency caps: messages to one recipient in a span of time"
     )
     senders: dict[Name, SenderSettings] = Field(default_factory=dict)
     routes: dict[Name, RouteSettings] = Field(default_factory=dict)

@@ -77,6 +77,16 @@ class Campaign(SQLModel, table=True):
         sa_column_kwargs={"server_default": sa.false()},
         description="one day's mail to the seed list of a warmup, which has a queue of its own",
     )
+    frequency: str | None = Field(
+        default=None,
+        sa_type=sa.String(100),
+        description="class of its frequency cap, or `ignore`; NULL: `normal` if the settings have that class",
+    )
+    frequency_skip: bool = Field(
+        default=False,
+        sa_column_kwargs={"server_default": sa.false()},
+        description="a touch over the cap is skipped; false: it waits",
+    )
     overflow: dict[str, Any] | None = Field(
         default=None,
         sa_type=JSON_OBJECT,

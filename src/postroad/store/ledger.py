@@ -27,6 +27,7 @@ class TouchState(StrEnum):
     BOUNCED = "bounced"
     SUPPRESSED = "suppressed"
     CANCELLED = "cancelled"
+    SKIPPED = "skipped"
     EXPIRED = "expired"
     DEAD = "dead"
     UNKNOWN = "unknown"
@@ -42,6 +43,12 @@ LIVE = (TouchState.PLANNED, TouchState.QUEUED, TouchState.SENDING, TouchState.DE
 
 WAITING = (TouchState.PLANNED, TouchState.QUEUED, TouchState.DEFERRED)
 """Live states in which a touch is not on the wire."""
+
+ON_THE_WIRE = (TouchState.SENDING, TouchState.UNKNOWN)
+"""States in which the last claim may have reached a server."""
+
+SENT_OR_SKIPPED = (TouchState.ACCEPTED, TouchState.SKIPPED)
+"""States after which the recipient gets the next email of the sequence."""
 
 IN_PROGRESS = (TouchState.QUEUED, TouchState.DEFERRED, TouchState.SENDING)
 """Live states in which a touch has a job, unless the queue lost it."""
@@ -66,8 +73,8 @@ class Touch(SQLModel, table=True):
             "campaign_id",
             "step_id",
             "id",
-            sqlite_where=sa.text("follow_up AND state = 'accepted'"),
-            postgresql_where=sa.text("follow_up AND state = 'accepted'"),
+            sqlite_where=sa.text("follow_up AND state IN ('accepted', 'skipped')"),
+            postgresql_where=sa.text("follow_up AND state IN ('accepted', 'skipped')"),
         ),
         sa.Index(
             "ix_touch_dead",
@@ -76,7 +83,7 @@ class Touch(SQLModel, table=True):
             sqlite_where=sa.text("state = 'dead'"),
             postgresql_where=sa.text("state = 'dead'"),
         ),
-        sa.Index("ix_touch_recipient", "recipient_id"),
+        sa.Index("ix_touch_recipient", "recipient_id", "settled_at"),
     )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
@@ -99,7 +106,7 @@ class Touch(SQLModel, table=True):
     follow_up: bool = Field(
         default=False,
         sa_column_kwargs={"server_default": sa.false()},
-        description="once it is accepted, the next email is to be planned",
+        description="once it is accepted or skipped, the next email is to be planned",
     )
 
 

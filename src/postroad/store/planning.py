@@ -28,7 +28,7 @@ class Member(NamedTuple):
 
 
 class AcceptedTouch(NamedTuple):
-    """An accepted touch, whose recipient gets the next email."""
+    """A touch that was accepted or skipped, whose recipient gets the next email."""
 
     touch_id: int
     recipient_id: int
@@ -62,12 +62,13 @@ def unfrozen_members(connection: sa.Connection, audience_id: int, step: PlannedS
 def awaiting_follow_up(
     connection: sa.Connection, campaign_id: int, step_id: int, *, after: int, limit: int = STEP
 ) -> list[AcceptedTouch]:
-    """Return accepted touches of a step after which the next email is not planned, in order of their ids."""
+    """Return touches of a step, accepted or skipped, after which the next email is not planned, ordered by id."""
     statement = sa.text(
         "SELECT accepted.id, accepted.recipient_id, recipient.address, recipient.time_zone, accepted.settled_at, "
         "accepted.due_at FROM (SELECT id, recipient_id, settled_at, due_at FROM touch WHERE campaign_id = :campaign_id "
-        "AND step_id = :step_id AND follow_up AND state = 'accepted' AND id > :after ORDER BY id LIMIT :limit) "
-        "AS accepted CROSS JOIN recipient WHERE recipient.id = accepted.recipient_id ORDER BY accepted.id"
+        "AND step_id = :step_id AND follow_up AND state IN ('accepted', 'skipped') AND id > :after "
+        "ORDER BY id LIMIT :limit) AS accepted CROSS JOIN recipient "
+        "WHERE recipient.id = accepted.recipient_id ORDER BY accepted.id"
     ).columns(
         sa.column("id", sa.Integer()),
         sa.column("recipient_id", sa.Integer()),
@@ -81,8 +82,9 @@ def awaiting_follow_up(
 
 
 def any_follow_up(connection: sa.Connection, campaign_id: int) -> bool:
-    """Return whether a campaign has an accepted touch after which the next email is not planned."""
+    """Return whether a campaign has a touch, accepted or skipped, after which the next email is not planned."""
     statement = sa.text(
-        "SELECT 1 FROM touch WHERE campaign_id = :campaign_id AND follow_up AND state = 'accepted' LIMIT 1"
+        "SELECT 1 FROM touch WHERE campaign_id = :campaign_id AND follow_up AND state IN ('accepted', 'skipped') "
+        "LIMIT 1"
     )
     return connection.execute(statement, {"campaign_id": campaign_id}).first() is not None

@@ -296,7 +296,7 @@ def planned_seeds(connection: sa.Connection, senders: Sequence[str], span: Span)
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
         "WHERE campaign.warmup AND campaign.created_at >= :since AND sender.address IN :senders "
         "AND touch.due_at >= :since AND touch.due_at < :until "
-        "AND touch.state NOT IN ('suppressed', 'cancelled', 'expired') "
+        "AND touch.state NOT IN ('suppressed', 'cancelled', 'skipped', 'expired') "
         "GROUP BY recipient.domain, mail_domain.provider"
     ).bindparams(
         sa.bindparam("senders", list(senders), expanding=True),

@@ -7,34 +7,43 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from postroad.store.bulk import any_of, id_rows
+from postroad.store.bulk import any_of, id_rows, locked_touches
 from postroad.store.ledger import TouchState
 from postroad.store.touches.transitions import Condition, TouchEvent, allowed_sql
 from postroad.store.types import UtcDateTime
 
+_EVENTS = {TouchState.SUPPRESSED: TouchEvent.SUPPRESSED, TouchState.CANCELLED: TouchEvent.CANCELLED}
 _SUPPRESSED = allowed_sql(TouchEvent.SUPPRESSED, TouchState.SUPPRESSED)
 _CANCELLED = allowed_sql(TouchEvent.CANCELLED, TouchState.CANCELLED)
 
 
 def suppress_touches(connection: sa.Connection, touch_ids: Sequence[int], now: datetime) -> set[int]:
     """End those of these touches that wait as ``suppressed``. Returns the touches that ended."""
-    return _end(connection, touch_ids, TouchState.SUPPRESSED, _SUPPRESSED, now)
+    return _end(connection, touch_ids, TouchState.SUPPRESSED, now)
 
 
 def cancel_touches(connection: sa.Connection, touch_ids: Sequence[int], now: datetime) -> set[int]:
     """End those of these touches that wait as ``cancelled``. Returns the touches that ended."""
-    return _end(connection, touch_ids, TouchState.CANCELLED, _CANCELLED, now)
+    return _end(connection, touch_ids, TouchState.CANCELLED, now)
 
 
-def _end(
-    connection: sa.Connection, touch_ids: Sequence[int], state: TouchState, allowed: str, now: datetime
-) -> set[int]:
-    item, parameters = id_rows(connection, touch_ids)
+def _end(connection: sa.Connection, touch_ids: Sequence[int], state: TouchState, now: datetime) -> set[int]:
+    # Locked in the order of ids, as the admission locks what waits for a recipient.
+    fence, parameters = locked_touches(connection, touch_ids, "state")
     statement = sa.text(
-        f"UPDATE touch SET state = '{state}', settled_at = :now, next_at = NULL FROM {item} "
-        f"WHERE touch.id = batch.id AND {allowed} RETURNING touch.id"
+        f"{fence} UPDATE touch SET state = '{state}', settled_at = :now, next_at = NULL FROM mine "
+        f"WHERE touch.id = mine.id AND {allowed_sql(_EVENTS[state], state, state='mine.state')} RETURNING touch.id"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return set(connection.execute(statement, {"now": now, **parameters}).scalars())
+
+
+def _lock_waiting(connection: sa.Connection, recipient_id: int) -> None:
+    """Lock what waits for a recipient, in the order of ids, as the admission does. SQLite has one writer."""
+    if connection.dialect.name != "sqlite":
+        statement = sa.text(
+            "SELECT id FROM touch WHERE recipient_id = :recipient_id AND settled_at IS NULL ORDER BY id FOR UPDATE"
+        )
+        connection.execute(statement, {"recipient_id": recipient_id}).all()
 
 
 def suppress_touches_of(connection: sa.Connection, recipient_id: int, now: datetime, audience_id: int = 0) -> list[int]:
@@ -49,6 +58,7 @@ def suppress_touches_of(connection: sa.Connection, recipient_id: int, now: datet
     Returns:
         The touches that ended, in order. The queue may have jobs for them.
     """
+    _lock_waiting(connection, recipient_id)
     statement = sa.text(
         f"UPDATE touch SET state = '{TouchState.SUPPRESSED}', settled_at = :now, next_at = NULL "
         f"WHERE recipient_id = :recipient_id AND {_SUPPRESSED} "
@@ -78,6 +88,7 @@ def end_sequence_of(
         "ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     connection.execute(ahead, values)
+    _lock_waiting(connection, recipient_id)
     waiting = sa.text(
         f"UPDATE touch SET state = '{TouchState.CANCELLED}', settled_at = :now, next_at = NULL, reply = :why "
         f"WHERE campaign_id = :campaign_id AND recipient_id = :recipient_id AND {_CANCELLED} RETURNING id"

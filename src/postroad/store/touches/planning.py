@@ -85,7 +85,7 @@ def plan_seed_touches(connection: sa.Connection, campaign_id: int, step_id: int,
 
 
 def mark_followed_up(connection: sa.Connection, touch_ids: Sequence[int]) -> set[int]:
-    """Record that the next emails after accepted touches are planned. Returns the touches that this call marked."""
+    """Record that the next emails after these touches are planned. Returns the touches that this call marked."""
     fence, parameters = locked_touches(connection, touch_ids, "state, follow_up")
     allowed = allowed_sql(
         TouchEvent.FOLLOWED_UP, state="mine.state", conditions={Condition.FOLLOW_UP: "mine.follow_up"}

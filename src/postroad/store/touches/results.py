@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -119,7 +120,7 @@ def _move(connection: sa.Connection, state: TouchState, results: Sequence[TouchR
             "next_at": _sql_time(result.next_ms, dialect),
             "settled_at": _sql_time(result.at_ms, dialect) if state.ended else None,
         }
-        for result in results
+        for result in sorted(results, key=attrgetter("touch_id"))  # in the order in which other statements lock them
     ]
     columns: dict[str, TypeEngine[Any]] = {
         "id": sa.BigInteger(),

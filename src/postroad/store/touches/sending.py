@@ -6,6 +6,7 @@ never issued again; an ordinal number would be, after the queue lost its memory.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -14,10 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
 from postroad.store.bulk import any_of, id_rows, json_rows, locked_touches
+from postroad.store.frequency import FrequencyRule, lock_recipients
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import suppressed_sql
 from postroad.store.touches.transitions import Condition, TouchEvent, allowed_sql
-from postroad.store.types import UtcDateTime
+from postroad.store.types import UtcDateTime, sql_time
 
 
 def mark_queued(connection: sa.Connection, touch_ids: Sequence[int]) -> int:
@@ -44,7 +46,7 @@ class Claim(NamedTuple):
 
     ``token``: identifies the claim. ``closed``: tokens of earlier claims that ended without delivery. ``hashed``: hash
     of the recipient's address, by which a suppression may be stored. ``sender_id``: the sender in place of the
-    campaign's, as the job has it; 0: the campaign's.
+    campaign's, as the job has it; 0: the campaign's. ``address``: the recipient's address, as the job has it.
     """
 
     touch_id: int
@@ -52,6 +54,7 @@ class Claim(NamedTuple):
     closed: Sequence[int] = ()
     hashed: str | None = None
     sender_id: int = 0
+    address: str = ""
 
 
 class RejectedClaim(sa.Row[tuple[int, str, int, str, bool, int]]):
@@ -72,16 +75,45 @@ _CLAIM_COLUMNS: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "claim": sa
 _HASHED_COLUMNS: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "hashed": sa.Text()}
 
 
-def admit(connection: sa.Connection, claims: Sequence[Claim]) -> set[int]:
+def admit(connection: sa.Connection, claims: Sequence[Claim], rule: FrequencyRule | None = None) -> set[int]:
     """Move touches to ``sending``.
 
     A touch does not move if its recipient is suppressed, it has ended, its campaign is not running, another sender is
-    to send it, or an earlier claim put it on the wire and the queue does not report that this claim ended without
-    delivery.
+    to send it, a frequency cap holds it, or an earlier claim put it on the wire and the queue does not report that
+    this claim ended without delivery.
+
+    Args:
+        connection: A connection in a transaction that writes. With caps its isolation level is READ COMMITTED.
+        claims: The claims of the touches.
+        rule: The frequency caps. None: no caps.
 
     Returns:
         The touches that moved.
     """
+    if rule is None or not rule.caps:
+        return _admit(connection, claims, rule)
+    lock_recipients(connection, [claim.touch_id for claim in claims], rule)
+    admitted: set[int] = set()
+    # The statement of a round counts what the rounds before admitted.
+    for claims_of_round in _one_per_recipient(claims):
+        admitted |= _admit(connection, claims_of_round, rule)
+    return admitted
+
+
+def _one_per_recipient(claims: Sequence[Claim]) -> list[list[Claim]]:
+    """Split claims into rounds with at most one claim of a recipient, in order."""
+    rounds: list[list[Claim]] = [[]]
+    counts: Counter[str] = Counter()
+    for claim in claims:
+        number = counts[claim.address] if claim.address else 0
+        counts[claim.address] += 1
+        if number == len(rounds):
+            rounds.append([])
+        rounds[number].append(claim)
+    return rounds
+
+
+def _admit(connection: sa.Connection, claims: Sequence[Claim], rule: FrequencyRule | None) -> set[int]:
     rows = [
         {"id": claim.touch_id, "claim": claim.token, "hashed": claim.hashed, "sender": claim.sender_id}
         for claim in claims
@@ -92,15 +124,17 @@ def admit(connection: sa.Connection, claims: Sequence[Claim]) -> set[int]:
     ended_item, ended_parameters = json_rows(connection, "ended", _CLAIM_COLUMNS, ended)
     claim_ended = f"EXISTS (SELECT 1 FROM {ended_item} WHERE ended.id = touch.id AND ended.claim = touch.claim)"
     allowed = allowed_sql(TouchEvent.ADMITTED, TouchState.SENDING, conditions={Condition.CLAIM_ENDED: claim_ended})
-    statement = sa.text(
+    under_cap = f"AND {rule.allows_sql} " if rule is not None else ""
+    statement = (
         f"UPDATE touch SET state = '{TouchState.SENDING}', claim = batch.claim, next_at = NULL, settled_at = NULL "
         f"FROM {item} WHERE touch.id = batch.id AND COALESCE(touch.sender_id, 0) = batch.sender AND {allowed} "
         "AND EXISTS (SELECT 1 FROM campaign JOIN recipient ON recipient.id = touch.recipient_id "
         "WHERE campaign.id = touch.campaign_id AND campaign.state = 'running' "
-        f"AND NOT {suppressed_sql('batch.hashed')}) "
+        f"AND NOT {suppressed_sql('batch.hashed')} {under_cap}) "
         "RETURNING touch.id"
     )
-    return set(connection.execute(statement, parameters | ended_parameters).scalars())
+    prepared = rule.prepare(statement) if rule is not None else sa.text(statement)
+    return set(connection.execute(prepared, parameters | ended_parameters).scalars())
 
 
 def rejected_claims(
@@ -147,6 +181,32 @@ def set_not_before(connection: sa.Connection, touch_ids: Sequence[int], until: d
         f"AND {allowed_sql(TouchEvent.POSTPONED)} RETURNING touch.id"
     ).bindparams(sa.bindparam("until", type_=UtcDateTime()))
     return set(connection.execute(statement, {"until": until, **parameters}).scalars())
+
+
+class HeldTouch(NamedTuple):
+    """A touch that waits until a time, and why."""
+
+    touch_id: int
+    until: datetime
+    why: str
+
+
+def hold(connection: sa.Connection, touches: Sequence[HeldTouch]) -> set[int]:
+    """Move touches that wait back to ``planned``, with later due times. They are enqueued again when they are due.
+
+    Returns:
+        The touches that moved.
+    """
+    dialect = connection.dialect.name
+    rows = [{"id": touch.touch_id, "due_at": sql_time(touch.until, dialect), "why": touch.why} for touch in touches]
+    columns: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "due_at": UtcDateTime(), "why": sa.Text()}
+    item, parameters = json_rows(connection, "held", columns, rows)
+    statement = sa.text(
+        f"UPDATE touch SET state = '{TouchState.PLANNED}', due_at = held.due_at, next_at = NULL, reply = held.why "
+        f"FROM {item} WHERE touch.id = held.id AND {allowed_sql(TouchEvent.HELD, TouchState.PLANNED)} "
+        "RETURNING touch.id"
+    )
+    return set(connection.execute(statement, parameters).scalars())
 
 
 def requeue_dead(connection: sa.Connection, touch_ids: Sequence[int]) -> dict[int, str]:

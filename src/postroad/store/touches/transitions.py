@@ -5,7 +5,7 @@
     planned ─► queued ─► sending ─► accepted | bounced | dead | expired | unknown
        │          ▲          │
        │          └ deferred ◄┘        unknown ─► accepted | bounced | dead   (when it is known later)
-       └─► suppressed | cancelled      (also from queued and deferred)
+       └─► suppressed | cancelled | skipped      (also from queued and deferred)
 
 Every UPDATE and DELETE of the table ``touch`` takes its condition on the state from here, by `allowed_sql`.
 """
@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from postroad.store.ledger import LIVE, WAITING, TouchState
+from postroad.store.ledger import LIVE, ON_THE_WIRE, SENT_OR_SKIPPED, WAITING, TouchState
 
 
 class TouchEvent(StrEnum):
@@ -32,6 +32,7 @@ class TouchEvent(StrEnum):
     CANCELLED = "cancelled"  # its campaign, its sequence, or the touch alone
     REQUEUED = "requeued"  # it failed, and a person has it sent again
     POSTPONED = "postponed"  # a person sets a time before which it is not sent
+    HELD = "held"  # a frequency cap holds it for longer than its job may wait in the queue
     REASSIGNED = "reassigned"  # overflow gives it to another sender
     FOLLOWED_UP = "followed-up"  # the next email to its recipient is planned
     DELETED = "deleted"  # its retention is over
@@ -64,14 +65,12 @@ def _from(
 
 
 _S, _E = TouchState, TouchEvent
-_WIRE = (_S.SENDING, _S.UNKNOWN)
-"""States in which the last claim may have reached a server."""
 _ENDED = tuple(state for state in TouchState if state.ended)
 
 TRANSITIONS: Final = (
     _from([_S.PLANNED], _E.ENQUEUED, _S.QUEUED),
     _from(WAITING, _E.ADMITTED, _S.SENDING),
-    _from(_WIRE, _E.ADMITTED, _S.SENDING, Condition.CLAIM_ENDED),
+    _from(ON_THE_WIRE, _E.ADMITTED, _S.SENDING, Condition.CLAIM_ENDED),
     # A server accepted it: that is a fact, whatever the ledger assumed. A bounce message is newer than the acceptance.
     _from({*TouchState} - {_S.ACCEPTED, _S.BOUNCED}, _E.RECORDED, _S.ACCEPTED),
     _from([_S.BOUNCED], _E.RECORDED, _S.ACCEPTED, Condition.NOT_RETURNED),
@@ -80,13 +79,14 @@ TRANSITIONS: Final = (
     _from(LIVE, _E.RECORDED, _S.UNKNOWN),
     _from(LIVE, _E.RECORDED, _S.SUPPRESSED),
     _from(LIVE, _E.RECORDED, _S.CANCELLED),
+    _from(LIVE, _E.RECORDED, _S.SKIPPED),
     _from(LIVE, _E.RECORDED, _S.EXPIRED),
     # An event of another claim does not tell what became of the claim that is on the wire.
     _from(WAITING, _E.RECORDED, _S.DEFERRED),
-    _from(_WIRE, _E.RECORDED, _S.DEFERRED, Condition.SAME_CLAIM),
-    _from(_WIRE, _E.RECORDED, _S.QUEUED, Condition.SAME_CLAIM),
+    _from(ON_THE_WIRE, _E.RECORDED, _S.DEFERRED, Condition.SAME_CLAIM),
+    _from(ON_THE_WIRE, _E.RECORDED, _S.QUEUED, Condition.SAME_CLAIM),
     _from([_S.SENDING], _E.QUEUE_LOST, _S.UNKNOWN),
-    _from([*_WIRE, _S.ACCEPTED], _E.RETURNED, _S.BOUNCED),
+    _from([*ON_THE_WIRE, _S.ACCEPTED], _E.RETURNED, _S.BOUNCED),
     _from([_S.UNKNOWN], _E.RETURNED, _S.ACCEPTED),
     _from([_S.UNKNOWN], _E.RESOLVED, _S.ACCEPTED),
     _from([_S.UNKNOWN], _E.RESOLVED, _S.DEAD),
@@ -95,8 +95,9 @@ TRANSITIONS: Final = (
     _from(WAITING, _E.CANCELLED, _S.CANCELLED),
     _from([_S.DEAD, _S.EXPIRED], _E.REQUEUED, _S.QUEUED),
     _from([_S.QUEUED, _S.DEFERRED], _E.POSTPONED, None),
+    _from(WAITING, _E.HELD, _S.PLANNED),
     _from([_S.PLANNED], _E.REASSIGNED, None, Condition.OWN_SENDER),
-    _from([_S.ACCEPTED], _E.FOLLOWED_UP, None, Condition.FOLLOW_UP),
+    _from(SENT_OR_SKIPPED, _E.FOLLOWED_UP, None, Condition.FOLLOW_UP),
     _from({*_ENDED} - {_S.UNKNOWN}, _E.DELETED, None, Condition.NOT_UNSUBSCRIBED),
 )
 """Every transition. A touch is inserted as ``planned``, or as ``suppressed`` or ``cancelled`` when it is never sent."""
