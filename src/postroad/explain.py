@@ -234,8 +234,8 @@ def _explain_by_queue(
         evidence = facts.cohort.replace("_", " ")
         first.append(f"Held: its cohort is paused ({evidence}), until the pause is lifted: `postroad cohort list`.")
         held_by, not_before = "cohort", None
+    first += _describe_frequency(facts.frequency)
     if facts.frequency is not None and not facts.frequency.skip:
-        first += _describe_frequency(facts.frequency)
         held_by = held_by or "frequency"
         until_ms = facts.frequency.until_ms
         not_before = max(not_before or 0, until_ms) if until_ms else None

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from postroad.campaign.definition import read_campaign
 from postroad.campaign.plan import launch
 from postroad.campaign.preflight import PreflightFinding, check
 from postroad.errors import ConfigError
@@ -48,19 +49,20 @@ def test_the_class_may_change_after_the_launch(project: CampaignProject) -> None
 @pytest.mark.parametrize(
     ("config", "field", "expected"),
     [
-        (CAPS, "frequency: rar", "line 11, frequency: there is no frequency class 'rar' (known: normal, rare)"),
-        (CONFIG, "frequency: normal", "line 11, frequency: there is no frequency class 'normal' (known: none)"),
+        (CAPS, "frequency: rar", "line 10, frequency: there is no frequency class 'rar' (known: normal, rare)"),
+        (CONFIG, "frequency: normal", "line 10, frequency: there is no frequency class 'normal' (known: none)"),
         (CAPS, "frequency: {class: gone}", "there is no frequency class 'gone'"),
-        (CAPS, "frequency: 3/7d", "line 11"),
+        (CAPS, "frequency: 3/7d", "line 10: frequency.class: up to 64 lower-case letters"),
         (CAPS, "frequency: {when_over: drop}", "frequency.when_over"),
-        (CAPS, "frequency: {over: skip}", "frequency.over"),
-        (CAPS, "frequency: [normal]", "line 11"),
+        (CAPS, "frequency: {over: skip}", "line 10: over is not a field of frequency"),
+        (CAPS, "frequency: [normal]", "line 10: frequency: it must be a mapping"),
     ],
 )
 def test_a_wrong_class_names_line_and_field(project: CampaignProject, config: str, field: str, expected: str) -> None:
     project.configure(config)
+    path = project.campaign_file(CAMPAIGN + field + "\n")
     with pytest.raises(ConfigError) as caught:
-        project.apply(CAMPAIGN + field + "\n")
+        read_campaign(path, project.settings)
     assert expected in f"{caught.value.where}: {caught.value.message}"
 
 

@@ -39,6 +39,8 @@ MORNING = datetime(2026, 5, 4, 6, tzinfo=UTC)  # Monday, 08:00 in Berlin
 NEWS, ADA = "news@example.com", "ada@gmail.com"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 SETTINGS = f"""
+[frequency]
+normal = "1/7d"
 [routes.relay]
 host = "127.0.0.1"
 [senders.news]
@@ -311,6 +313,36 @@ async def _cancelled(scene: Scene) -> None:
     scene.state(TouchState.CANCELLED, reply="replied")
 
 
+async def _over_frequency_cap(scene: Scene, **campaign: object) -> None:
+    """Another campaign sent her a message an hour ago."""
+    await scene.enqueue()
+    with write(scene.context.engine) as connection:
+        other, (step,) = add_campaign(connection, name="winter")
+        add_touch(
+            connection,
+            other,
+            step,
+            TouchState.ACCEPTED,
+            recipient_id=scene.recipient,
+            settled_at=MORNING - HOUR,
+        )
+    if campaign:
+        scene.set_campaign(**campaign)
+
+
+async def _skipped_by_frequency_cap(scene: Scene) -> None:
+    await _over_frequency_cap(scene, frequency_skip=True)
+
+
+async def _of_unknown_frequency_class(scene: Scene) -> None:
+    await scene.enqueue()
+    scene.set_campaign(frequency="gone")
+
+
+async def _skipped(scene: Scene) -> None:
+    scene.state(TouchState.SKIPPED, reply="over the frequency cap normal (1/7d)")
+
+
 async def _expired(scene: Scene) -> None:
     scene.state(TouchState.EXPIRED)
 
@@ -375,6 +407,17 @@ CASES = {
     "suppressed": Case(_suppressed, None, None, ("complaint (feedback loop)",), TouchState.SUPPRESSED),
     "queued and suppressed": Case(_to_be_suppressed, "suppression", None, ("unsubscribe (one-click)",)),
     "cancelled": Case(_cancelled, None, None, ("Cancelled at 2026-05-04 06:00:00 UTC: replied",), TouchState.CANCELLED),
+    "over the frequency cap": Case(
+        _over_frequency_cap,
+        "frequency",
+        MORNING - HOUR + 7 * DAY,
+        ("over the frequency cap normal (1/7d), until 2026-05-11 05:00:00 UTC",),
+    ),
+    "to be skipped": Case(_skipped_by_frequency_cap, None, MORNING, ("It is skipped when a worker claims it",)),
+    "of an unknown frequency class": Case(
+        _of_unknown_frequency_class, "frequency", None, ("the settings have no frequency class gone",)
+    ),
+    "skipped": Case(_skipped, None, None, ("Skipped at 2026-05-04", "frequency cap normal"), TouchState.SKIPPED),
     "expired": Case(_expired, None, None, ("was not delivered in time",), TouchState.EXPIRED),
     "planned": Case(_planned, None, MORNING, ("Planned: due at 2026-05-04 06:00:00 UTC",), TouchState.PLANNED),
     "planned of a paused campaign": Case(

@@ -26,9 +26,11 @@ from postroad.store.touches.planning import mark_followed_up
 from postroad.store.touches.results import TouchResult, apply_results, record_returned, resolve_unknown
 from postroad.store.touches.sending import (
     Claim,
+    HeldTouch,
     NewSender,
     admit,
     assign_senders,
+    hold,
     mark_queued,
     mark_unknown,
     requeue_dead,
@@ -109,6 +111,7 @@ WRITES: list[tuple[TouchEvent, Target, Callable[[Case], object]]] = [
             S.UNKNOWN,
             S.SUPPRESSED,
             S.CANCELLED,
+            S.SKIPPED,
             S.EXPIRED,
             S.DEFERRED,
             S.QUEUED,
@@ -128,6 +131,7 @@ WRITES: list[tuple[TouchEvent, Target, Callable[[Case], object]]] = [
         ),
     ),
     (E.REQUEUED, S.QUEUED, lambda case: requeue_dead(case.connection, [case.id])),
+    (E.HELD, S.PLANNED, lambda case: hold(case.connection, [HeldTouch(case.id, LATER, "over the cap")])),
     (E.POSTPONED, None, lambda case: set_not_before(case.connection, [case.id], LATER)),
     (
         E.REASSIGNED,

@@ -162,9 +162,10 @@ def lock_recipients(connection: sa.Connection, touch_ids: Sequence[int], rule: F
     if connection.dialect.name == "sqlite" or not rule.caps:
         return
     item, parameters = id_rows(connection, touch_ids)
+    claimed = any_of(connection, f"SELECT batch.id FROM {item}")
     recipients = (
-        f"SELECT claimed.recipient_id FROM {item} JOIN touch AS claimed ON claimed.id = batch.id "
-        f"JOIN campaign ON campaign.id = claimed.campaign_id WHERE {rule.class_sql} <> '{IGNORE}'"
+        "SELECT claimed.recipient_id FROM touch AS claimed JOIN campaign ON campaign.id = claimed.campaign_id "
+        f"WHERE claimed.id {claimed} AND {rule.class_sql} <> '{IGNORE}'"
     )
     statement = sa.text(
         f"SELECT touch.id FROM touch WHERE touch.recipient_id {any_of(connection, recipients)} "

@@ -124,13 +124,16 @@ def _admit(connection: sa.Connection, claims: Sequence[Claim], rule: FrequencyRu
     ended_item, ended_parameters = json_rows(connection, "ended", _CLAIM_COLUMNS, ended)
     claim_ended = f"EXISTS (SELECT 1 FROM {ended_item} WHERE ended.id = touch.id AND ended.claim = touch.claim)"
     allowed = allowed_sql(TouchEvent.ADMITTED, TouchState.SENDING, conditions={Condition.CLAIM_ENDED: claim_ended})
-    under_cap = f"AND {rule.allows_sql} " if rule is not None else ""
+    under_cap = f" AND {rule.allows_sql}" if rule is not None else ""
+    # PostgreSQL must look up the ids, and not read the whole table because the condition is expensive.
+    ids = any_of(connection, f"SELECT batch.id FROM {item}")
+    looked_up = f"touch.id {ids} AND " if connection.dialect.name == "postgresql" else ""
     statement = (
         f"UPDATE touch SET state = '{TouchState.SENDING}', claim = batch.claim, next_at = NULL, settled_at = NULL "
-        f"FROM {item} WHERE touch.id = batch.id AND COALESCE(touch.sender_id, 0) = batch.sender AND {allowed} "
-        "AND EXISTS (SELECT 1 FROM campaign JOIN recipient ON recipient.id = touch.recipient_id "
+        f"FROM {item} WHERE {looked_up}touch.id = batch.id AND COALESCE(touch.sender_id, 0) = batch.sender "
+        f"AND {allowed} AND EXISTS (SELECT 1 FROM campaign JOIN recipient ON recipient.id = touch.recipient_id "
         "WHERE campaign.id = touch.campaign_id AND campaign.state = 'running' "
-        f"AND NOT {suppressed_sql('batch.hashed')} {under_cap}) "
+        f"AND NOT {suppressed_sql('batch.hashed')}{under_cap}) "
         "RETURNING touch.id"
     )
     prepared = rule.prepare(statement) if rule is not None else sa.text(statement)
