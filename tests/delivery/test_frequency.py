@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -64,7 +65,7 @@ class Mailing:
     ) -> int:
         """Add a campaign with a touch in the queue. Return the touch."""
         with write(self.engine) as connection:
-            steps = [{} for _ in range(emails)]
+            steps: list[dict[str, Any]] = [{} for _ in range(emails)]
             campaign, ids = add_campaign(connection, name=name, steps=steps, launched_at=MONDAY)
             values = {"frequency": frequency, "frequency_skip": skip}
             connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign).values(**values))

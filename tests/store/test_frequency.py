@@ -130,8 +130,8 @@ def test_without_a_class_there_is_no_cap(engine: sa.Engine, ago: Sequence[timede
 def test_a_class_that_the_settings_lack_holds_its_mail(engine: sa.Engine, caps: dict[str, str]) -> None:
     with write(engine) as connection:
         touch = add_waiting(connection, add_recipient(connection), "gone")
-        assert admit(connection, claims(touch), rule(**caps)) == set()
-        held = frequency_holds(connection, [touch], rule(**caps))[touch]
+        assert admit(connection, claims(touch), rule(NOW, **caps)) == set()
+        held = frequency_holds(connection, [touch], rule(NOW, **caps))[touch]
     assert (held.cap, held.until, held.cause) == (None, None, "no frequency class gone")
 
 
