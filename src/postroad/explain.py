@@ -218,10 +218,9 @@ def _explain_by_queue(
         return words, held_by, not_before
     words += [_describe_warmup(gate, facts.caps, now) for gate in job.gates if _is_used_up(gate)]
     words += [f"Gate {g.gate.name}: {facts.holds[g.gate.name]}." for g in job.gates if g.gate.name in facts.holds]
-    deferred = touch.state is TouchState.DEFERRED and explanation.state is JobState.SCHEDULED
-    if deferred and facts.deferral is not None:
+    if facts.deferral is not None and touch.state is TouchState.DEFERRED and explanation.state is JobState.SCHEDULED:
         words.append(facts.deferral)
-    first: list[str] = []
+    first = _describe_frequency(facts.frequency)
     opens = _opens(touch, max(not_before or 0, job.now_ms), now)
     if opens is not None:
         first.append(
@@ -234,11 +233,10 @@ def _explain_by_queue(
         evidence = facts.cohort.replace("_", " ")
         first.append(f"Held: its cohort is paused ({evidence}), until the pause is lifted: `postroad cohort list`.")
         held_by, not_before = "cohort", None
-    first += _describe_frequency(facts.frequency)
-    if facts.frequency is not None and not facts.frequency.skip:
+    if facts.frequency and not facts.frequency.skip:
         held_by = held_by or "frequency"
         until_ms = facts.frequency.until_ms
-        not_before = max(not_before or 0, until_ms) if until_ms else None
+        not_before = max(not_before, until_ms) if until_ms and not_before is not None else None
     ending = _explain_admission(touch, facts)
     if ending and held_by is None:
         held_by = "campaign" if facts.suppression is None else "suppression"

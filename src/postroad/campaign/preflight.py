@@ -114,7 +114,6 @@ def check(
         findings = [
             *(_check_audience(connection, campaign, recipients) if file is None else ()),
             *_check_settings(connection, settings, campaign),
-            *_check_frequency(connection, settings, campaign),
             *_check_dns(connection, settings, campaign),
             *step_findings,
         ]
@@ -207,6 +206,7 @@ def _check_settings(connection: sa.Connection, settings: Settings, campaign: Cam
     elif not settings.public_url.startswith("https://"):
         what = f"public_url {settings.public_url} is not https, so receivers offer no one-click unsubscribe (RFC 8058)"
         yield PreflightFinding(level=Level.WARN, what=what, remedy="Set public_url to an https address.")
+    yield from _check_frequency(connection, settings, campaign)
 
 
 def _check_frequency(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[PreflightFinding]:
