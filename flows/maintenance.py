@@ -9,6 +9,7 @@ from prefect.states import Completed
 from postroad.printable import counted
 from tasks.maintain import (
     delete_old_bounce_mails,
+    delete_old_events,
     delete_old_rows,
     list_in_form,
     publish_depths,
@@ -31,6 +32,7 @@ async def maintenance() -> State[None]:
     await tidy_ledger()
     deleted = await delete_old_rows()
     mails = await delete_old_bounce_mails()
+    events = await delete_old_events()
     rebuilt = await rebuild_missing()
     await list_in_form()
     depths = await publish_depths()
@@ -44,9 +46,10 @@ async def maintenance() -> State[None]:
             {"enqueued": rebuilt.enqueued, "unknown": rebuilt.unknown},
         )
     old = ""
-    if any(deleted) or mails:
+    if any(deleted) or mails or events:
         old = (
             f"; deleted for their age: {deleted.touches:,} touches, {deleted.events:,} events, "
-            f"{deleted.bounce_effects:,} effects of bounces, {mails:,} returned mails"
+            f"{deleted.bounce_effects:,} effects of bounces, {mails:,} returned mails, "
+            f"{events:,} events of recipients"
         )
     return Completed(message=f"{sum(d.queued for d in depths):,} queued, {moved:,} moved; {missing}{old}")

@@ -18,7 +18,7 @@ from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES
 from postroad.store.ending import complete_cancellations
 from postroad.store.engine import write
-from postroad.store.retention import Before, Deleted, delete_old, delete_old_mails
+from postroad.store.retention import Before, Deleted, delete_old, delete_old_mails, delete_old_recipient_events
 from postroad.store.touch_count import fold_counts
 from tasks.policy import retried
 from tasks.report import publish_table, renew_table
@@ -113,6 +113,18 @@ async def delete_old_bounce_mails() -> int:
         kept_ms = max(kept.bounce_mails_ms, kept.bounce_effects_ms, context.settings.bounce.keep_ms)
         before = context.clock.now() - timedelta(milliseconds=kept_ms)
         return await asyncio.to_thread(delete_old_mails, context.engine, before)
+
+
+@retried("delete old events of recipients")
+async def delete_old_events() -> int:
+    """Delete old events of recipients, up to 50,000. The next run continues.
+
+    Returns:
+        How many were deleted.
+    """
+    async with open_context() as context:
+        before = context.clock.now() - timedelta(milliseconds=context.settings.retention.recipient_events_ms)
+        return await asyncio.to_thread(delete_old_recipient_events, context.engine, before)
 
 
 @retried("compare queue and ledger")

@@ -15,7 +15,8 @@ from postroad.store.bounce import BounceMail, is_processed, save_mail
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, due_touches, record_unsubscribe
-from postroad.store.retention import Before, delete_old, delete_old_mails
+from postroad.store.recipient_event import NewEvent, events_of, record_events
+from postroad.store.retention import Before, delete_old, delete_old_mails, delete_old_recipient_events
 from postroad.store.suppression import suppressions
 from postroad.store.touches.sending import Claim, admit, requeue_dead
 from postroad.store.types import UtcDateTime
@@ -196,3 +197,15 @@ def test_effects_of_bounces_go_by_their_age(engine: sa.Engine) -> None:
             connection.execute(add, {"effect": effect, "touch": touch, "at": at})
     assert delete_old(engine, ALL_OLD, LATER) == (0, 0, 1)
     assert len(ids(engine, "bounce_effect")) == 1
+
+
+def test_old_events_of_recipients_go_in_steps(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "STEP", 2)
+    with write(engine) as connection:
+        add_recipient(connection, "ada@example.com")
+        times = [NOW, LATER, NOW, NOW, BEFORE, NOW]
+        events = [NewEvent("ada@example.com", "paid", at, key=str(key)) for key, at in enumerate(times)]
+        assert record_events(connection, events).recorded == 6
+    assert [delete_old_recipient_events(engine, BEFORE, steps=1) for _ in range(3)] == [2, 2, 0]
+    with read(engine) as connection:
+        assert [event.key for event in events_of(connection, "ada@example.com", 10)] == ["1", "4"]

@@ -53,7 +53,7 @@ def name_columns(titles: Sequence[str]) -> tuple[str, ...]:
         raise DataError("the first line names no columns", remedy="Name the columns there, one of them `address`.")
     if named > MAX_COLUMNS:
         raise DataError(f"{named} columns are more than {MAX_COLUMNS}", remedy="Remove columns that are not used.")
-    columns = _canonical_names([_identifier(title) for title in titles[:named]])
+    columns = _canonical_names([merge_field_name(title) for title in titles[:named]])
     for number, name in enumerate(columns, start=1):
         if not name or not name.isidentifier():
             raise DataError(
@@ -77,7 +77,7 @@ def name_columns(titles: Sequence[str]) -> tuple[str, ...]:
 
 def has_address_column(titles: Sequence[str]) -> bool:
     """Return whether one of the titles names a column of addresses."""
-    return ADDRESS in _canonical_names([_identifier(title) for title in titles])
+    return ADDRESS in _canonical_names([merge_field_name(title) for title in titles])
 
 
 def _canonical_names(names: Sequence[str]) -> list[str]:
@@ -101,7 +101,8 @@ def _why_same(first: int, second: int, name: str, titles: Sequence[str]) -> str:
     return ", because letter case, spaces and punctuation are ignored"
 
 
-def _identifier(title: str) -> str:
+def merge_field_name(title: str) -> str:
+    """Return the name of the merge field that a title becomes. It may be invalid."""
     # NFC, because macOS writes é as two characters. Not \W, because it matches combining marks of Hindi and Thai.
     text = unicodedata.normalize("NFC", title.strip().lower())
     words = "".join(character if f"a{character}".isidentifier() else " " for character in text).split()

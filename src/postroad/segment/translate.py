@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -153,10 +154,18 @@ class ClauseTranslator:
         within, where = given.get("within"), given.get("where")
         return FunctionCall(
             function,
-            text_of(named) if named is not None else None,
+            _name(named) if named is not None else None,
             duration_ms(within) if within is not None else None,
             ClauseTranslator(None).clause(where) if where is not None else None,
         )
+
+
+def _name(node: exp.Expr) -> str:
+    """Return the name of an audience, a step or an event. Raises ConditionError for a text that cannot be one."""
+    name = text_of(node)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
+        fail(node, f"{name[:40]!r} cannot be a name", "Names have lower-case letters, digits, - and _.")
+    return name
 
 
 def _not_constant(node: exp.Expr, clause: Clause) -> Clause:

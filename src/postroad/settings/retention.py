@@ -29,3 +29,9 @@ class RetentionSettings(Section):
         le=_MAX_MS,
         description="classifications of returned mail; never shorter than its effects and content are kept",
     )
+    recipient_events_ms: DurationMs = Field(
+        default=1_095 * _DAY_MS,
+        ge=_MIN_MS,
+        le=_MAX_MS,
+        description="events of recipients, which conditions use",
+    )

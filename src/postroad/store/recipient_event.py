@@ -10,6 +10,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
+from postroad.errors import StateError
 from postroad.store.bulk import json_rows
 from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, sql_time
 
@@ -91,12 +92,40 @@ def record_events(connection: sa.Connection, events: Sequence[NewEvent]) -> Reco
         if event.address in found
     ]
     new, parameters = json_rows(connection, "new", columns, rows)
-    # In the order of the rows, so that ids ascend with it.
+    # In a fixed order, so that two imports with the same keys do not deadlock.
     statement = sa.text(
         "INSERT INTO recipient_event (recipient_id, name, at, fields, key) "
         f"SELECT recipient.id, new.name, new.at, new.fields, new.key FROM {new} "
-        "CROSS JOIN recipient WHERE recipient.address = new.address "
+        "CROSS JOIN recipient WHERE recipient.address = new.address ORDER BY recipient.id, new.name, new.key "
         "ON CONFLICT (recipient_id, name, key) WHERE key IS NOT NULL DO NOTHING"
     )
     recorded = connection.execute(statement, parameters).rowcount if rows else 0
     return RecordedEvents(recorded, frozenset(addresses - found))
+
+
+class KnownEvent(NamedTuple):
+    """An event of a recipient, for display."""
+
+    name: str
+    at: datetime
+    key: str | None
+    fields: dict[str, Any]
+
+
+def events_of(connection: sa.Connection, address: str, limit: int) -> list[KnownEvent]:
+    """Return the events of a recipient, the newest first. Raises StateError if no recipient has this address."""
+    recipient_id = connection.execute(
+        sa.text("SELECT id FROM recipient WHERE address = :address"), {"address": address}
+    ).scalar()
+    if recipient_id is None:
+        raise StateError(f"no recipient has the address {address}")
+    statement = sa.text(
+        "SELECT name, at, key, fields FROM recipient_event WHERE recipient_id = :id "
+        "ORDER BY at DESC, id DESC LIMIT :limit"
+    ).columns(
+        sa.column("name", sa.Text()),
+        sa.column("at", UtcDateTime()),
+        sa.column("key", sa.Text()),
+        sa.column("fields", JSON_OBJECT),
+    )
+    return [KnownEvent(*row) for row in connection.execute(statement, {"id": recipient_id, "limit": limit})]

@@ -90,11 +90,29 @@ def delete_old_mails(engine: sa.Engine, before: datetime, *, steps: int = 50) ->
     return deleted
 
 
+def delete_old_recipient_events(engine: sa.Engine, before: datetime, *, steps: int = 50) -> int:
+    """Delete events of recipients from before a time. The next call continues.
+
+    Args:
+        engine: The database.
+        before: The time.
+        steps: Maximum number of steps.
+
+    Returns:
+        The number of deleted events.
+
+    Raises:
+        UnavailableError: The database does not answer.
+    """
+    return _delete_by_age(engine, "recipient_event", _OLD_RECIPIENT_EVENTS, before, steps)
+
+
 # In the order of an index: if the first row is not old, no other row is read.
 _OLD_EVENTS = (
     "SELECT id FROM delivery_event WHERE at < :before AND (cause IS NULL OR cause <> 'unsubscribe') "
     "ORDER BY at LIMIT :limit"
 )
+_OLD_RECIPIENT_EVENTS = "SELECT id FROM recipient_event WHERE at < :before ORDER BY at LIMIT :limit"
 _OLD_EFFECTS = (
     "SELECT id FROM (SELECT id, at FROM bounce_effect ORDER BY id LIMIT :limit) AS oldest WHERE oldest.at < :before"
 )
