@@ -55,6 +55,8 @@ def _rows() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "audience_import", {"id": 5000, "audience_id": AUDIENCE, "finished_at": NOW}
     yield "refusal", {"import_id": 5000}
     yield "recipient", {"id": RECIPIENT, "attributes": {}, "time_zone": None}
+    fields = {bad("recipient_event.field"): bad("recipient_event.value")}
+    yield "recipient_event", {"id": 7000, "recipient_id": 1, "fields": fields}
     yield "sender", {"id": SENDER}
     enumerations = {"state": "running", "job_class": "normal", "time_zone": "UTC", "on_reply": "stop", "warmup": False}
     unset = {"sending_window": None, "overflow": None, "finished_at": None, "audience_file": None}

@@ -55,6 +55,7 @@ CALLS: dict[str, Call] = {
     "audience refusals": Call(
         (bad("audience.name"),), ("audience.name", "refusal.field", "refusal.value", "refusal.reason")
     ),
+    "event list": Call(("bob@example.org",), ("recipient_event.name", "recipient_event.key")),
     "suppression list": Call((), ("suppression.address", "suppression.source")),
     "suppression export": Call(("suppressed.csv",)),
     "unknown list": Call((), ("recipient.address", "campaign.name", "touch.reply")),
@@ -92,6 +93,8 @@ CALLS: dict[str, Call] = {
     "campaign cancel": Call((SPRING, "--yes"), ("campaign.name",)),
     "audience import": Call(("people", "bad.csv")),
     "audience abandon": Call((bad("audience.name"),)),
+    "event record": Call(("bob@example.org", BAD, "--field", BAD, "--key", BAD)),
+    "event import": Call(("bad.csv", "--event", "paid")),
     "suppression add": Call((BAD,)),
     "suppression import": Call(("bad.csv",)),
     "suppression lift": Call((BAD, "--reason", "x")),

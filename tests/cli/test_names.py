@@ -31,6 +31,8 @@ TYPOS = {
     ("campaign cancel", "name"): ["campaign", "cancel", "sprong", "--yes"],
     ("audience abandon", "name"): ["audience", "abandon", "poeple"],
     ("audience refusals", "name"): ["audience", "refusals", "poeple"],
+    ("event record", "address"): ["event", "record", "rob@example.org", "paid"],
+    ("event list", "address"): ["event", "list", "rob@example.org"],
     ("suppression add", "audience"): ["suppression", "add", "x@example.org", "--audience", "poeple"],
     ("suppression import", "audience"): ["suppression", "import", "people.csv", "--audience", "poeple"],
     ("suppression lift", "audience"): [
@@ -91,6 +93,8 @@ NEW = {
     ("worker", "name"): "a name for this process",
     ("recorder", "name"): "a name for this process",
     ("audience import", "name"): "it makes the audience",
+    ("event record", "name"): "it makes the event",
+    ("event import", "event"): "it makes the events",
     ("suppression add", "addresses"): "it makes the suppression",
     ("dkim keygen", "domain"): "the key is for any domain",
     ("dkim keygen", "selector"): "it makes the key",
@@ -104,6 +108,7 @@ NEW = {
 NO_NAMES = {
     *("rate", "drain", "metrics_host", "smtp", "lmtp", "host", "speed", "start", "within", "since", "to", "until"),
     *("for_", "reply", "reason", "by", "why", "sender_ip", "helo", "resolver", "seed"),
+    *("at", "field", "key"),
     *("persona", "algorithm"),  # One of a few words: any other word ends with 2, and a list of them.
 }
 """Parameters that are values."""

@@ -118,7 +118,10 @@ def events_of(connection: sa.Connection, address: str, limit: int) -> list[Known
         sa.text("SELECT id FROM recipient WHERE address = :address"), {"address": address}
     ).scalar()
     if recipient_id is None:
-        raise StateError(f"no recipient has the address {address}")
+        raise StateError(
+            f"no recipient has the address {address}",
+            remedy="Import the recipient first: `postroad audience import NAME FILE`.",
+        )
     statement = sa.text(
         "SELECT name, at, key, fields FROM recipient_event WHERE recipient_id = :id "
         "ORDER BY at DESC, id DESC LIMIT :limit"
