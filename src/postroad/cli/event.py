@@ -175,4 +175,4 @@ def list_(
     if as_json:
         print_json(rows)
     else:
-        print_table(f"events of {recipient}", ["name", "at", "key", "fields"], (row.values() for row in rows))
+        print_table(f"events of {recipient}", ["name", "at", "key", "fields"], ([*row.values()] for row in rows))
