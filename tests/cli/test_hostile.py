@@ -47,6 +47,10 @@ class Call(NamedTuple):
 
 
 OF_HOSTILE = ("--queue", "hostile")
+EXPLAINED = (
+    *("recipient.address", "campaign.name", "step.name", "touch.reply"),
+    *("delivery_event.reply", "delivery_event.cause", "bounce_mail.rule", "overflow.why"),
+)
 CALLS: dict[str, Call] = {
     # These read.
     "campaign status": Call((), ("campaign.name", "step.name")),
@@ -76,6 +80,8 @@ CALLS: dict[str, Call] = {
     "queue job": Call((str(TOUCH),), ("delivery_event.reply", "delivery_event.cause")),
     "queue explain": Call(("73", *OF_HOSTILE), ("gate",)),
     "queue stats": Call(OF_HOSTILE),
+    "explain": Call((str(TOUCH),), EXPLAINED),
+    "campaign delays": Call((SPRING,), ("campaign.name",)),
     "queue dead": Call((), ("cause", "error")),
     "queue gate list": Call((), ("gate",)),
     "queue uncertain list": Call(OF_HOSTILE, ("lane", "worker")),

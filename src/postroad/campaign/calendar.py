@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Self
@@ -72,11 +72,27 @@ class Window:
         """Return the first time, not before ``after``, at which the window is open."""
         day = after.astimezone(zone).date() - timedelta(days=1)
         while True:
-            if day.weekday() in self.days:
-                opens = datetime.combine(day, self.start, tzinfo=zone).astimezone(UTC)
-                # A clock that jumps over the end closes the window at the jump.
-                last = day + timedelta(days=1) if self.end == time() else day
-                closes = datetime.combine(last, self.end, tzinfo=zone).astimezone(UTC)
-                if max(opens, after) < closes:
-                    return max(opens, after).astimezone(UTC)
+            hours = self._hours_on(day, zone)
+            if hours is not None and max(hours[0], after) < hours[1]:
+                return max(hours[0], after).astimezone(UTC)
             day += timedelta(days=1)
+
+    def closed_between(self, start: datetime, end: datetime, zone: ZoneInfo) -> Iterator[tuple[datetime, datetime]]:
+        """Yield the parts of an interval in which the window is closed, in order: their starts and ends, in UTC."""
+        day, closed_since = start.astimezone(zone).date() - timedelta(days=1), start
+        while closed_since < end:
+            hours = self._hours_on(day, zone)
+            if hours is not None and hours[1] > max(closed_since, hours[0]):
+                if hours[0] > closed_since:
+                    yield closed_since.astimezone(UTC), min(hours[0], end).astimezone(UTC)
+                closed_since = hours[1]
+            day += timedelta(days=1)
+
+    def _hours_on(self, day: date, zone: ZoneInfo) -> tuple[datetime, datetime] | None:
+        """Return when the window opens and closes on a day. None: it stays closed."""
+        if day.weekday() not in self.days:
+            return None
+        opens = datetime.combine(day, self.start, tzinfo=zone).astimezone(UTC)
+        # A clock that jumps over the end closes the window at the jump.
+        last = day + timedelta(days=1) if self.end == time() else day
+        return opens, datetime.combine(last, self.end, tzinfo=zone).astimezone(UTC)

@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, ListedCommand] = {
     "up": ListedCommand("local:up", "Start everything on this machine, until Ctrl-C."),
     "demo": ListedCommand("local:demo", "Run the example campaign once, on embedded parts. No mail leaves."),
     "down": ListedCommand("local:down", "Stop the embedded queue server of the state folder. Its data is kept."),
+    "explain": ListedCommand("explain:explain", "Explain a person's mail: what holds it, and what happened to it."),
     "campaign": ListedCommand("campaign:app", "Apply, launch, watch, pause and cancel campaigns."),
     "advance": ListedCommand("advance:advance", "Plan and submit what is due in all running campaigns, once."),
     "audience": ListedCommand("audience:app", "Import recipients from CSV, and list refused rows with the reason."),

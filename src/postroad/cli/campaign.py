@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
+from postroad.cli.campaign_delays import delays
 from postroad.cli.campaign_status import status
 from postroad.cli.context import with_context
 from postroad.cli.output import (
@@ -252,6 +253,7 @@ def preview_(
 
 
 app.command("status")(status)
+app.command("delays")(delays)
 
 
 @app.command("pause")

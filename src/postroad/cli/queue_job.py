@@ -16,7 +16,7 @@ from postroad.cli.options import QueueOption, at, parse_timestamp_ms
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.errors import StateError
-from postroad.explain import TouchExplanation, explain_touch
+from postroad.explain.touch import TouchExplanation, explain_touch
 from postroad.operations import touches
 from postroad.operations.unknown import touch_events
 from postroad.queue import Explanation, JobDetails

@@ -21,6 +21,7 @@ from sqlmodel import col
 
 from postroad.campaign.calendar import Window
 from postroad.clock import Clock
+from postroad.delivery.admission_cause import AdmissionCause
 from postroad.delivery.cohort_key import cohort_of
 from postroad.delivery.frequency import frequency_verdicts
 from postroad.delivery.job import touch_of
@@ -172,7 +173,7 @@ class Admission:
                 opens[key] = window.opens(now, ZoneInfo(schedule.zone) if schedule.zone else zone)
             if opens[key] > now:
                 at_ms = int(opens[key].timestamp() * 1000)
-                closed[job_id] = Defer(at_ms=at_ms, cause="outside the campaign's hours", untried=True)
+                closed[job_id] = Defer(at_ms=at_ms, cause=AdmissionCause.OUTSIDE_HOURS, untried=True)
         return closed
 
     def _in_paused_cohort(self, connection: sa.Connection, batch: Sequence[ClaimedJob]) -> dict[str, Verdict]:
@@ -186,7 +187,7 @@ class Admission:
         for touch in cohort_keys(connection, list(by_touch), source_field=self._source_field):
             evidence = paused.get(cohort_of(touch))
             if evidence is not None:
-                cause = f"cohort paused: {evidence.replace('_', ' ')}"
+                cause = f"{AdmissionCause.COHORT_PAUSED}: {evidence.replace('_', ' ')}"
                 held[by_touch[touch.touch_id].id] = Defer(at_ms=at_ms, cause=cause, untried=True)
         return held
 
@@ -204,28 +205,28 @@ class Admission:
 
     def _verdict(self, row: RejectedClaim | None, sender_id: int) -> Verdict:
         if row is None:
-            return Cancel(cause="not in the ledger")
+            return Cancel(cause=AdmissionCause.NOT_IN_LEDGER)
         state = TouchState(row.state)
         if state is TouchState.SENDING or state is TouchState.UNKNOWN:
             return Uncertain(
-                cause="claimed before, and the result of that claim is not known",
+                cause=AdmissionCause.CLAIMED_BEFORE,
                 note=encode_result(DeliveryResult(state=TouchState.UNKNOWN, cause="queue lost its claim")),
             )
         if state.ended:
-            return Cancel(cause=f"already {state}")
+            return Cancel(cause=f"{AdmissionCause.ENDED} {state}")
         if row.suppressed:
-            return cancel_with(TouchState.SUPPRESSED, "suppressed")
+            return cancel_with(TouchState.SUPPRESSED, AdmissionCause.SUPPRESSED)
         match CampaignState(row.campaign_state):
             case CampaignState.PAUSED | CampaignState.DRAFT:
-                return Defer(delay_ms=PAUSED_DELAY_MS, cause="campaign paused", untried=True)
+                return Defer(delay_ms=PAUSED_DELAY_MS, cause=AdmissionCause.CAMPAIGN_PAUSED, untried=True)
             case CampaignState.CANCELLED | CampaignState.FINISHED:
-                return cancel_with(TouchState.CANCELLED, "campaign cancelled")
+                return cancel_with(TouchState.CANCELLED, AdmissionCause.CAMPAIGN_CANCELLED)
             case CampaignState.RUNNING if row.sender_id != sender_id:
                 # A rebuild of the queue creates its job for the other sender.
-                return cancel_with(TouchState.QUEUED, "another sender sends it")
+                return cancel_with(TouchState.QUEUED, AdmissionCause.OTHER_SENDER)
             case CampaignState.RUNNING:
                 # It changed between the two statements. The next claim decides.
-                return Defer(delay_ms=1_000, cause="the ledger moved", untried=True)
+                return Defer(delay_ms=1_000, cause=AdmissionCause.LEDGER_MOVED, untried=True)
             case other:
                 assert_never(other)
 

@@ -5,6 +5,7 @@ This is the public interface, with `postroad.queue.metrics` for Prometheus. The 
 ==============  =====================================================================================
 `types`         jobs, lanes, verdicts, options
 `gates`         limits and pauses of gates and groups
+`blocking`      which gates admit no job now, and why
 `queue`         `Queue`: open, enqueue, claim, mark, settle
 `events`        the event stream and its consumer groups
 `inspect`       state, history and explanation of one job
@@ -34,9 +35,10 @@ and a call through::
     Worker ──> Queue ──> codec ──> Scripts ──> redis.client ──> lua/*.lua on the server
 """
 
+from postroad.queue.blocking import BlockingGate, BlockKind, rate_in_words
 from postroad.queue.events import Event, EventKind
 from postroad.queue.gates import FOREVER_MS, Gate, GateState, Quota, Rate
-from postroad.queue.inspect import Explanation, JobDetails, explain, rate_in_words
+from postroad.queue.inspect import Explanation, JobDetails, explain
 from postroad.queue.job_runner import Handle, Prepare
 from postroad.queue.lease import Lease, LeaseLostError
 from postroad.queue.processes import Beat, Process, beating, this_process
@@ -72,6 +74,8 @@ __all__ = [
     "FOREVER_MS",
     "Batch",
     "Beat",
+    "BlockKind",
+    "BlockingGate",
     "Cancel",
     "ClaimedJob",
     "Dead",

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, NamedTuple, assert_never
 
 import msgspec
 from msgspec import Struct, field
 
+from postroad.queue.blocking import BlockingGate, blocking_gates, opening_ms, utc_text
 from postroad.queue.events import Event, events_of, events_of_history
-from postroad.queue.gates import FOREVER_MS, GateState, Rate, StoredGate
+from postroad.queue.gates import GateState, StoredGate
 from postroad.queue.scripts import Scripts
 from postroad.queue.types import JobClass, JobState, Lane
 
@@ -47,6 +47,15 @@ class JobDetails(Struct, frozen=True, kw_only=True):
     error: str | None
     payload: bytes
     history: list[Event]
+
+    @property
+    def jobs_ahead(self) -> int:
+        """Number of jobs before it in its lane; of more than a million, the number of jobs of the lane."""
+        return self.lane_depth if self.ahead is None else self.ahead
+
+    def blocking_gates(self) -> list[BlockingGate]:
+        """Return the gates of its lane that admit no job now."""
+        return blocking_gates(self.gates, self.jobs_ahead, self.now_ms)
 
 
 class _Definition(Struct, frozen=True, array_like=True):
@@ -153,7 +162,7 @@ def explain(job: JobDetails) -> Explanation:
     if job.cancelled_for is not None:
         words.append(f"Its group was cancelled ({job.cancelled_for}): it ends when it returns to its lane.")
     if job.expires_ms:
-        words.append(f"It expires at {_at(job.expires_ms)}.")
+        words.append(f"It expires at {utc_text(job.expires_ms)}.")
     return Explanation(
         id=job.id,
         state=job.state,
@@ -182,13 +191,13 @@ def _text_of(job: JobDetails) -> _StateText:
         case JobState.UNCERTAIN:
             begun = f"worker {job.worker} had begun the act and its outcome is not known"
             return _StateText(
-                [f"Uncertain since {_at(job.at_ms)}: {begun}. It is held until it is resolved."], job.at_ms
+                [f"Uncertain since {utc_text(job.at_ms)}: {begun}. It is held until it is resolved."], job.at_ms
             )
         case JobState.DEAD:
             error = f" ({job.error})" if job.error else ""
             attempts = _times(job.attempts, "attempt")
             return _StateText(
-                [f"A dead letter since {_at(job.at_ms)}, after {attempts}: {job.cause}{error}."], job.at_ms
+                [f"A dead letter since {utc_text(job.at_ms)}, after {attempts}: {job.cause}{error}."], job.at_ms
             )
         case other:
             assert_never(other)
@@ -200,21 +209,22 @@ def _ended(job: JobDetails) -> str | None:
     last = job.history[0]
     why = f": {last.cause}" if last.cause else ""
     error = f" ({last.error})" if last.error else ""
-    return f"It ended as {last.kind} at {_at(last.at_ms)}, attempt {last.attempt}{why}{error}."
+    return f"It ended as {last.kind} at {utc_text(last.at_ms)}, attempt {last.attempt}{why}{error}."
 
 
 def _scheduled(job: JobDetails) -> list[str]:
     assert job.lane  # noqa: S101 - a live job has a lane
-    words = [f"Scheduled: due at {_at(job.at_ms)}. Then it goes to the end of lane {job.lane.name}."]
+    words = [f"Scheduled: due at {utc_text(job.at_ms)}. Then it goes to the end of lane {job.lane.name}."]
     if job.history and job.claims:
         last = job.history[0]
-        words.append(f"It was put off at {_at(last.at_ms)} after attempt {last.attempt}: {last.cause}.")
+        words.append(f"It was put off at {utc_text(last.at_ms)} after attempt {last.attempt}: {last.cause}.")
     return words
 
 
 def _in_flight(job: JobDetails) -> str:
     act = "has begun the act" if job.marked else "has not begun the act"
-    return f"In flight: worker {job.worker} holds it until {_at(job.at_ms)}, attempt {job.attempts + 1}, and {act}."
+    until = utc_text(job.at_ms)
+    return f"In flight: worker {job.worker} holds it until {until}, attempt {job.attempts + 1}, and {act}."
 
 
 def _queued(job: JobDetails) -> _StateText:
@@ -223,22 +233,23 @@ def _queued(job: JobDetails) -> _StateText:
         return _StateText(
             [f"Queued in lane {job.lane.name}, which is being cancelled."], job.since_ms, f"group {job.lane.group}"
         )
-    words = [f"Queued in lane {job.lane.name}, {_position(job.ahead)} It could have gone since {_at(job.since_ms)}."]
-    ahead = job.lane_depth if job.ahead is None else job.ahead
-    openings = [_opening_ms(gate, ahead, job.now_ms) for gate in job.gates]
+    since = utc_text(job.since_ms)
+    words = [f"Queued in lane {job.lane.name}, {_position(job.ahead)} It could have gone since {since}."]
+    ahead = job.jobs_ahead
+    openings = [opening_ms(gate, ahead, job.now_ms) for gate in job.gates]
     not_before_ms = None if None in openings else max((at for at in openings if at is not None), default=job.now_ms)
     if job.paused_since_ms is not None:
         words.insert(
-            0, f"Held: group {job.lane.group} is paused since {_at(job.paused_since_ms)}, until it is resumed."
+            0, f"Held: group {job.lane.group} is paused since {utc_text(job.paused_since_ms)}, until it is resumed."
         )
         return _StateText(words, job.since_ms, f"group {job.lane.group}")
-    shut = [gate for gate in job.gates if gate.capacity == 0]
-    words[:0] = [f"Held by gate {gate.gate.name}: {_why(gate, job.now_ms)}." for gate in shut]
+    shut = job.blocking_gates()
+    words[:0] = [f"Held by gate {gate.name}: {gate.why}." for gate in shut]
     if not shut:
         words.append("No gate holds its lane: it goes when the lane's turn comes among those of its class.")
     if not_before_ms is not None and not_before_ms > job.now_ms:
-        words.append(f"It cannot go before {_at(not_before_ms)}, and later if other lanes use the same gates.")
-    return _StateText(words, job.since_ms, f"gate {shut[0].gate.name}" if shut else None, not_before_ms)
+        words.append(f"It cannot go before {utc_text(not_before_ms)}, and later if other lanes use the same gates.")
+    return _StateText(words, job.since_ms, f"gate {shut[0].name}" if shut else None, not_before_ms)
 
 
 def _position(ahead: int | None) -> str:
@@ -249,50 +260,6 @@ def _position(ahead: int | None) -> str:
             return "first in line."
         case _:
             return f"after {_times(ahead, 'other job')}."
-
-
-def _why(state: GateState, now_ms: int) -> str:
-    """Return why a gate admits no job now."""
-    gate = state.gate
-    if gate.paused_until_ms is not None and gate.paused_until_ms > now_ms:
-        since = f"since {_at(state.paused_since_ms)}, " if state.paused_since_ms else ""
-        ends = "until it is resumed" if gate.paused_until_ms >= FOREVER_MS else f"until {_at(gate.paused_until_ms)}"
-        return f"it is paused {since}{ends}"
-    if gate.concurrency is not None and state.in_flight >= gate.concurrency:
-        return f"{state.in_flight} in flight of {gate.concurrency} at once; it opens when one of them ends"
-    if gate.quota is not None and now_ms < gate.quota.until_ms and gate.quota.left <= 0:
-        return f"its quota is used up until {_at(gate.quota.until_ms)}"
-    assert gate.rate  # noqa: S101 - nothing else can shut a gate
-    return f"its rate is {rate_in_words(gate.rate)}; the next one goes at {_at(_opening_ms(state, 0, now_ms))}"
-
-
-def _opening_ms(state: GateState, ahead: int, now_ms: int) -> int | None:
-    """Return the earliest time at which a gate admits the job after ``ahead`` others. None: it is not known."""
-    gate = state.gate
-    at_ms = float(now_ms)
-    if gate.paused_until_ms is not None and gate.paused_until_ms > now_ms:
-        if gate.paused_until_ms >= FOREVER_MS:
-            return None
-        at_ms = gate.paused_until_ms
-    if gate.concurrency is not None and state.in_flight >= gate.concurrency:
-        return None
-    if gate.quota is not None and now_ms < gate.quota.until_ms and gate.quota.left <= ahead:
-        at_ms = max(at_ms, gate.quota.until_ms)
-    if gate.rate is not None and state.tat_ms is not None:
-        interval_ms = gate.rate.per_ms / gate.rate.count
-        at_ms = max(at_ms, max(state.tat_ms, now_ms) + (ahead - gate.rate.burst + 1) * interval_ms)
-    return int(-(-at_ms // 1))
-
-
-def rate_in_words(rate: Rate) -> str:
-    """Return a rate in words, as in `30 in 3600 s, 1 at once`."""
-    return f"{rate.count:g} in {rate.per_ms / 1000:g} s, {rate.burst} at once"
-
-
-def _at(ms: int | None) -> str:
-    if ms is None:
-        return "an unknown time"
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _times(n: int, what: str) -> str:

@@ -50,6 +50,7 @@ class CohortPause(SQLModel, table=True):
             sqlite_where=sa.text("lifted_at IS NULL"),
             postgresql_where=sa.text("lifted_at IS NULL"),
         ),
+        sa.Index("ix_cohort_pause_step", "step_id"),
     )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)

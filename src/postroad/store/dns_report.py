@@ -37,6 +37,7 @@ class SenderHold(SQLModel, table=True):
     __tablename__ = "sender_hold"
     __table_args__ = (
         sa.Index("ix_sender_hold_open", "sender", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
+        sa.Index("ix_sender_hold_sender", "sender", "id"),
     )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)

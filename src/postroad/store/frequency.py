@@ -114,9 +114,9 @@ def frequency_holds(
     """Return which of these touches the caps hold, and until when."""
     item, parameters = id_rows(connection, touch_ids)
     classes = sa.text(
-        f"SELECT touch.id, {rule.class_sql} AS class, campaign.frequency_skip FROM {item} "
-        f"JOIN touch ON touch.id = batch.id JOIN campaign ON campaign.id = touch.campaign_id "
-        f"WHERE {rule.class_sql} <> '{IGNORE}'"
+        f"SELECT touch.id, {rule.class_sql} AS class, campaign.frequency_skip FROM touch "
+        "JOIN campaign ON campaign.id = touch.campaign_id "
+        f"WHERE touch.id {any_of(connection, f'SELECT batch.id FROM {item}')} AND {rule.class_sql} <> '{IGNORE}'"
     )
     skips: defaultdict[str, dict[int, bool]] = defaultdict(dict)
     for row in connection.execute(classes, parameters):
@@ -143,7 +143,7 @@ def _over_cap(
     nth = _settled("other.settled_at", n, f" ORDER BY other.settled_at DESC LIMIT 1 OFFSET {cap.count - 1}")
     statement = rule.prepare(
         f"SELECT touch.id, {nth} AS nth, {_settled('count(*)', n)} + {_on_the_wire()} AS sent "
-        f"FROM {item} JOIN touch ON touch.id = batch.id"
+        f"FROM touch WHERE touch.id {any_of(connection, f'SELECT batch.id FROM {item}')}"
     ).columns(sa.column("id", sa.Integer()), sa.column("nth", UtcDateTime()), sa.column("sent", sa.Integer()))
     span = timedelta(milliseconds=cap.per_ms)
     return {

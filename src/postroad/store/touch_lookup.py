@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from postroad.store.bulk import any_of, id_rows
 from postroad.store.campaign import CampaignState
 from postroad.store.ledger import SENDER_OF_TOUCH, TouchState
 from postroad.store.suppression import SuppressionReason
@@ -17,7 +18,10 @@ MAX_TOUCHES = 100
 
 
 class FoundTouch(NamedTuple):
-    """One touch, with its campaign and its recipient. ``zone``: the time zone in which ``sending_window`` holds."""
+    """One touch, with its campaign and its recipient. ``zone``: the time zone in which ``sending_window`` holds.
+
+    ``launched_at``, ``paused_at``, ``paused_by``: of its campaign. ``provider``, ``site``: from the last DNS lookup.
+    """
 
     id: int
     step_id: int
@@ -35,6 +39,14 @@ class FoundTouch(NamedTuple):
     sending_window: dict[str, Any] | None
     step: str
     sender: str
+    recipient_id: int
+    campaign_id: int
+    launched_at: datetime | None
+    paused_at: datetime | None
+    paused_by: str | None
+    domain: str
+    provider: str | None
+    site: str | None
 
 
 class FoundSuppression(NamedTuple):
@@ -50,9 +62,11 @@ _TOUCHES = f"""
 SELECT touch.id, touch.step_id, touch.state, touch.due_at, touch.next_at, touch.settled_at, touch.reply,
   recipient.address, COALESCE(recipient.time_zone, campaign.time_zone) AS zone, campaign.name AS campaign,
   campaign.state AS campaign_state, campaign.audience_id, campaign.warmup, campaign.sending_window,
-  step.name AS step, sender.address AS sender
+  step.name AS step, sender.address AS sender, touch.recipient_id, touch.campaign_id, campaign.launched_at,
+  campaign.paused_at, campaign.paused_by, recipient.domain, mail_domain.provider, mail_domain.site
 FROM touch JOIN recipient ON recipient.id = touch.recipient_id JOIN campaign ON campaign.id = touch.campaign_id
 JOIN step ON step.id = touch.step_id JOIN sender ON sender.id = {SENDER_OF_TOUCH}
+LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain
 WHERE {{where}} ORDER BY touch.id DESC LIMIT :limit
 """
 _COLUMNS = (
@@ -72,6 +86,14 @@ _COLUMNS = (
     sa.column("sending_window", sa.JSON()),
     sa.column("step", sa.Text()),
     sa.column("sender", sa.Text()),
+    sa.column("recipient_id", sa.Integer()),
+    sa.column("campaign_id", sa.Integer()),
+    sa.column("launched_at", UtcDateTime()),
+    sa.column("paused_at", UtcDateTime()),
+    sa.column("paused_by", sa.Text()),
+    sa.column("domain", sa.Text()),
+    sa.column("provider", sa.Text()),
+    sa.column("site", sa.Text()),
 )
 
 
@@ -81,19 +103,53 @@ def touch_by_id(connection: sa.Connection, touch_id: int) -> FoundTouch | None:
     return found[0] if found else None
 
 
+def touches_by_ids(connection: sa.Connection, touch_ids: Sequence[int]) -> list[FoundTouch]:
+    """Return these touches, the newest first. Touches that the ledger does not have are missing."""
+    item, parameters = id_rows(connection, touch_ids)
+    where = f"touch.id {any_of(connection, f'SELECT batch.id FROM {item}')}"
+    return _touches(connection, where, {"limit": len(touch_ids), **parameters})
+
+
 def touches_of_address(
     connection: sa.Connection, address: str, *, states: Sequence[TouchState] = tuple(TouchState), limit: int
 ) -> list[FoundTouch]:
     """Return the touches of a normalised address in these states, the newest first, at most ``limit``."""
-    where = "recipient.address = :address AND touch.state IN :states"
-    values = {"address": address, "states": [state.value for state in states], "limit": limit}
-    return _touches(connection, where, values)
+    recipient_id = connection.execute(
+        sa.text("SELECT id FROM recipient WHERE address = :address"), {"address": address}
+    ).scalar()
+    return [] if recipient_id is None else touches_of_recipient(connection, recipient_id, states=states, limit=limit)
+
+
+def touches_of_recipient(
+    connection: sa.Connection,
+    recipient_id: int,
+    *,
+    states: Sequence[TouchState] = tuple(TouchState),
+    campaign_id: int | None = None,
+    limit: int,
+) -> list[FoundTouch]:
+    """Return the touches of a recipient in these states, the newest first.
+
+    Args:
+        connection: A connection in a transaction.
+        recipient_id: The recipient.
+        states: States of the touches.
+        campaign_id: The campaign. None: all campaigns.
+        limit: Maximum number of touches.
+    """
+    # The ids come first, and the sign hides the state from the planner: without both, PostgreSQL may walk the primary
+    # key backwards or read an index of one state, and search a whole ledger for the touches of one person.
+    of_campaign = "" if campaign_id is None else "AND campaign_id = :campaign_id"
+    mine = sa.text(
+        f"SELECT id FROM touch WHERE recipient_id = :recipient_id {of_campaign} AND state || '' IN :states"
+    ).bindparams(sa.bindparam("states", [state.value for state in states], expanding=True))
+    values = {"recipient_id": recipient_id, **({} if campaign_id is None else {"campaign_id": campaign_id})}
+    newest = sorted(connection.execute(mine, values).scalars(), reverse=True)[:limit]
+    return touches_by_ids(connection, newest) if newest else []
 
 
 def _touches(connection: sa.Connection, where: str, values: dict[str, Any]) -> list[FoundTouch]:
     statement = sa.text(_TOUCHES.format(where=where))
-    if "states" in values:
-        statement = statement.bindparams(sa.bindparam("states", expanding=True))
     return [
         FoundTouch(**{**row, "state": TouchState(row["state"]), "campaign_state": CampaignState(row["campaign_state"])})
         for row in connection.execute(statement.columns(*_COLUMNS), values).mappings()

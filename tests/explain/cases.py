@@ -1,132 +1,26 @@
-"""Every state and every hold of a message is explained: what holds it, until when, and what the ledger knows of it."""
+"""Every state and every hold of a message: how it is made, and what its explanation says."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime, timedelta
-from itertools import count
-from pathlib import Path
+from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import NamedTuple
 
-import pytest
-import sqlalchemy as sa
-
-from postroad.app.context import AppContext, open_context
-from postroad.delivery.job import job_id, lane_of
+from postroad.delivery.job import lane_of
 from postroad.delivery.result import DeliveryResult, encode_result
-from postroad.explain import TouchExplanation, explain_touch
 from postroad.gates.name import GateName, Receiver
 from postroad.operations import campaigns
-from postroad.queue import ClaimedJob, Dead, Defer, Done, Gate, Job, Queue, Quota, Rate, Retry, Uncertain
-from postroad.settings import Settings
-from postroad.store.campaign import Campaign
+from postroad.queue import Dead, Defer, Done, Gate, Job, Quota, Rate, Retry, Uncertain
 from postroad.store.cohort import CohortEvidence, CohortPause, add_pause
 from postroad.store.dns_report import SenderHold, save_hold
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from postroad.store.shaping import ShapingChange, add_change
 from postroad.store.suppression import SuppressionReason, suppress
-from postroad.store.types import UtcDateTime
-from postroad.touch_search import find_touches, touch_ids
 from postroad.warmup.day import set_cap
-from postroad.warmup.identity import identities_by_sender, of_sender
-from tests.conftest import RedisServer
-from tests.delivery.queue_of_touches import recorder
-from tests.kit.clock import FakeClock
-from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
-
-MORNING = datetime(2026, 5, 4, 6, tzinfo=UTC)  # Monday, 08:00 in Berlin
-NEWS, ADA = "news@example.com", "ada@gmail.com"
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-SETTINGS = f"""
-[frequency]
-normal = "1/7d"
-[routes.relay]
-host = "127.0.0.1"
-[senders.news]
-address = "{NEWS}"
-postal_address = "1 High Street, Springfield"
-route = "relay"
-[senders.news.warmup]
-zone = "Europe/Berlin"
-"""
-GOOGLE = str(GateName.warmup("google", NEWS))
-
-
-class Scene:
-    """A campaign with one message to Ada, in the ledger and on the queue, and a clock."""
-
-    def __init__(self, context: AppContext, queue: Queue, clock: FakeClock) -> None:
-        self.context, self.queue, self.clock = context, queue, clock
-        with write(context.engine) as connection:
-            self.campaign_id, (self.step,) = add_campaign(connection, name="spring", time_zone="Europe/Berlin")
-            self.recipient = add_recipient(connection, ADA)
-            self.touch = add_touch(
-                connection,
-                self.campaign_id,
-                self.step,
-                TouchState.QUEUED,
-                recipient_id=self.recipient,
-                due_at=MORNING,
-            )
-        self._claims = count()
-
-    async def enqueue(self, *, due: datetime = MORNING, warm: bool = False) -> None:
-        lane = lane_of(
-            sender=NEWS,
-            receiver=Receiver("google"),
-            campaign="spring",
-            route="relay",
-            job_class="bulk",
-            warmup=identities_by_sender(self.context.settings)[NEWS] if warm else (),
-        )
-        await self.queue.enqueue(lane, [Job(id=job_id(self.touch), payload=b"", due_ms=ms(due))])
-
-    async def claim(self, *, admitted: bool = True) -> ClaimedJob:
-        [job] = (await self.queue.claim("w", want=1, lease_ms=60_000, nonce=f"n{next(self._claims)}")).jobs
-        if admitted:
-            self.state(TouchState.SENDING)
-            with write(self.context.engine) as connection:
-                values = {"claim": job.token, "id": self.touch}
-                connection.execute(sa.text("UPDATE touch SET claim = :claim WHERE id = :id"), values)
-        return job
-
-    async def record(self) -> None:
-        await recorder(self.context.engine, self.queue).drain()
-
-    def state(self, state: TouchState, *, reply: str | None = None) -> None:
-        settled = MORNING if state.ended else None
-        values = {"state": state.value, "reply": reply, "id": self.touch}
-        statement = sa.text("UPDATE touch SET state = :state, reply = :reply, settled_at = :settled WHERE id = :id")
-        with write(self.context.engine) as connection:
-            connection.execute(
-                statement.bindparams(sa.bindparam("settled", type_=UtcDateTime())), {**values, "settled": settled}
-            )
-
-    def set_campaign(self, **values: object) -> None:
-        with write(self.context.engine) as connection:
-            connection.execute(sa.update(Campaign).values(**values))
-
-    async def explain(self) -> TouchExplanation:
-        [touch] = await find_touches(self.context, str(self.touch))
-        return await explain_touch(self.context, touch)
-
-
-def ms(instant: datetime) -> int:
-    return int(instant.timestamp() * 1000)
-
-
-@pytest.fixture
-async def scene(
-    own_redis: RedisServer, engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Scene]:
-    monkeypatch.delenv("POSTROAD_CONFIG", raising=False)
-    monkeypatch.setenv("POSTROAD_REDIS_URL", own_redis.url)
-    monkeypatch.setenv("POSTROAD_STATE_DIR", str(tmp_path / "state"))
-    (tmp_path / "postroad.toml").write_text(SETTINGS)
-    clock = FakeClock(ms(MORNING))
-    async with open_context(Settings.load(tmp_path / "postroad.toml"), clock, engine=engine) as context:
-        yield Scene(context, await context.queue("email:send"), clock)
+from postroad.warmup.identity import of_sender
+from tests.explain.scene import ADA, DAY, GOOGLE, HOUR, MORNING, NEWS, Scene, ms
+from tests.store.rows import NOW, add_campaign, add_touch
 
 
 class Case(NamedTuple):
@@ -182,20 +76,20 @@ async def _concurrency(scene: Scene) -> None:
     await _one_goes_first(scene)
 
 
-async def _cap_used(scene: Scene) -> None:
+async def cap_used(scene: Scene) -> None:
     [identity] = [one for one in of_sender(scene.context.settings, "news") if one.name == NEWS]
     set_cap(scene.context.engine, identity, "google", 0, by="ada", why="test", now=MORNING)
-    await _keep_caps(scene)
+    await keep_caps(scene)
     await scene.enqueue(warm=True)
 
 
-async def _keep_caps(scene: Scene) -> None:
+async def keep_caps(scene: Scene) -> None:
     await scene.context.gates(scene.queue).apply()
 
 
 async def _before_hours_of_warmup(scene: Scene) -> None:
     scene.clock.advance(-3_600_000)  # 07:00 in Berlin
-    await _keep_caps(scene)
+    await keep_caps(scene)
     await scene.enqueue(due=MORNING - DAY, warm=True)
 
 
@@ -369,7 +263,7 @@ CASES = {
     "quota": Case(_quota, f"gate sender:{NEWS}", MORNING + 3 * HOUR, ("used up until 2026-05-04 09:00:00 UTC",)),
     "concurrency": Case(_concurrency, f"gate sender:{NEWS}", None, ("1 in flight of 1",)),
     "warmup cap used up": Case(
-        _cap_used,
+        cap_used,
         f"gate {GOOGLE}",
         MORNING + DAY,
         ("used up until 2026-05-05 06:00:00 UTC", "begins at 2026-05-05 08:00 in Europe/Berlin"),
@@ -425,40 +319,3 @@ CASES = {
     ),
     "lost by the queue": Case(_lost, None, None, ("the queue has no job of it", "queue rebuild")),
 }
-
-
-@pytest.mark.parametrize("name", CASES)
-async def test_state_and_hold_are_explained(scene: Scene, name: str) -> None:
-    case = CASES[name]
-    await case.arrange(scene)
-    said = await scene.explain()
-    text = " ".join(said.words)
-    for words in case.words:
-        assert words in text
-    not_before = None if case.not_before is None else ms(case.not_before)
-    assert (said.held_by, said.not_before_ms, said.touch_state) == (case.held_by, not_before, case.touch_state), text
-
-
-async def test_cap_that_is_used_up_opens_when_explained(scene: Scene) -> None:
-    """The time that is named is the time at which the queue lets the message go."""
-    await _cap_used(scene)
-    said = await scene.explain()
-    assert said.not_before_ms is not None
-    scene.clock.advance(said.not_before_ms - scene.clock.now_ms() - 60_000)
-    with write(scene.context.engine) as connection:
-        connection.execute(sa.text("UPDATE warmup_day SET cap = 50"))
-    await _keep_caps(scene)
-    assert (await scene.queue.claim("w", want=1, lease_ms=1000, nonce="early")).jobs == []
-    scene.clock.advance(60_000)
-    await _keep_caps(scene)
-    assert len((await scene.queue.claim("w", want=1, lease_ms=1000, nonce="due")).jobs) == 1
-
-
-async def test_an_address_lists_its_messages_newest_first(scene: Scene) -> None:
-    with write(scene.context.engine) as connection:
-        campaign, (step,) = add_campaign(connection, name="autumn")
-        later = add_touch(connection, campaign, step, TouchState.DEAD, recipient_id=scene.recipient)
-    found = await find_touches(scene.context, " Ada@GMAIL.com ")
-    assert [(touch.id, touch.campaign) for touch in found] == [(later, "autumn"), (scene.touch, "spring")]
-    assert await touch_ids(scene.context, [ADA, "7"], "email:send") == [str(later), str(scene.touch), "7"]
-    assert await touch_ids(scene.context, [ADA], "email:send", (TouchState.DEAD,)) == [str(later)]

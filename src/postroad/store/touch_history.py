@@ -1,0 +1,284 @@
+"""Reads everything that the ledger has of a person: imports, suppressions, attempts, returned mail, overflow.
+
+Every statement follows an index from the person or from touches, whatever the size of the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
+from sqlmodel import Session, col, select
+
+from postroad.store.bulk import any_of, id_rows, json_rows
+from postroad.store.cohort import CohortPause
+from postroad.store.dns_report import SenderHold
+from postroad.store.ledger import TouchState
+from postroad.store.recipient import Recipient
+from postroad.store.shaping import ShapingChange
+from postroad.store.suppression import LiftedSuppression, Suppression
+from postroad.store.types import UtcDateTime
+
+MAX_CHANGES = 1_000
+"""Changes of one sender's limits that are read, the newest ones."""
+
+
+class TouchEventRow(NamedTuple):
+    """One row of ``delivery_event``."""
+
+    touch_id: int
+    state: TouchState
+    at: datetime
+    attempt: int
+    reply_code: int | None
+    enhanced_code: str | None
+    reply: str | None
+    cause: str | None
+    blame: str | None
+    next_at: datetime | None
+    id: int = 0
+
+
+class ReturnedMail(NamedTuple):
+    """One returned mail about a touch. ``matched_by``: how its touch was found."""
+
+    touch_id: int
+    received_at: datetime
+    source: str
+    kind: str | None
+    verdict: str | None
+    rule: str | None
+    matched_by: str | None
+
+
+class ReturnedEffect(NamedTuple):
+    """One change that a returned mail caused."""
+
+    touch_id: int
+    at: datetime
+    effect: str
+    detail: str
+
+
+class SenderMove(NamedTuple):
+    """A touch that overflow gave to another sender."""
+
+    touch_id: int
+    at: datetime
+    from_sender: str
+    sender: str
+    why: str
+
+
+class Membership(NamedTuple):
+    """A person in an audience, by the last import that contained the person."""
+
+    audience_id: int
+    audience: str
+    path: str
+    started_at: datetime
+    finished_at: datetime | None
+    rows: int
+
+
+class EmptiedCampaign(NamedTuple):
+    """A campaign whose touches were deleted after their retention."""
+
+    name: str
+    emptied_at: datetime
+
+
+def _rows_of_touches(
+    connection: sa.Connection, select_of: str, columns: Mapping[str, TypeEngine[Any]], touch_ids: Sequence[int]
+) -> list[sa.Row[Any]]:
+    """Return the rows of a table that belong to touches, in order of time.
+
+    On PostgreSQL each touch is looked up by itself: before the first ANALYZE, a join of all reads the whole table.
+
+    Args:
+        connection: A connection in a transaction.
+        select_of: A SELECT up to ``WHERE touch_id``, with the columns in their order.
+        columns: The columns and their types. The first two are the touch and the time, the last one breaks ties.
+        touch_ids: The touches.
+    """
+    item, parameters = id_rows(connection, touch_ids)
+    if connection.dialect.name == "sqlite":
+        query = f"{select_of} IN (SELECT batch.id FROM {item})"
+    else:
+        query = f"SELECT found.* FROM {item} CROSS JOIN LATERAL ({select_of} = batch.id OFFSET 0) AS found"
+    typed = [sa.column(name, kind) for name, kind in columns.items()]
+    rows = connection.execute(sa.text(query).columns(*typed), parameters).all()
+    return sorted(rows, key=lambda row: (row[1], row[-1]))
+
+
+_ID, _TEXT, _TIME = sa.Integer(), sa.Text(), UtcDateTime()
+
+
+def events_of_touches(connection: sa.Connection, touch_ids: Sequence[int]) -> list[TouchEventRow]:
+    """Return what happened to these touches, in order of time."""
+    columns: dict[str, TypeEngine[Any]] = {
+        "touch_id": _ID, "at": _TIME, "state": _TEXT, "attempt": _ID, "reply_code": _ID, "enhanced_code": _TEXT,
+        "reply": _TEXT, "cause": _TEXT, "blame": _TEXT, "next_at": _TIME, "id": _ID,
+    }  # fmt: skip
+    select_of = f"SELECT {', '.join(columns)} FROM delivery_event WHERE touch_id"
+    rows = _rows_of_touches(connection, select_of, columns, touch_ids)
+    return [TouchEventRow(**{**row._mapping, "state": TouchState(row.state)}) for row in rows]
+
+
+def returned_mails(connection: sa.Connection, touch_ids: Sequence[int]) -> list[ReturnedMail]:
+    """Return the processed mails about these touches, in order of time."""
+    texts = ("source", "kind", "verdict", "rule", "matched_by", "digest")
+    columns: dict[str, TypeEngine[Any]] = {"touch_id": _ID, "received_at": _TIME, **dict.fromkeys(texts, _TEXT)}
+    select_of = f"SELECT {', '.join(columns)} FROM bounce_mail WHERE processed_at IS NOT NULL AND touch_id"
+    return [ReturnedMail(*row[:-1]) for row in _rows_of_touches(connection, select_of, columns, touch_ids)]
+
+
+def returned_effects(connection: sa.Connection, touch_ids: Sequence[int]) -> list[ReturnedEffect]:
+    """Return what returned mails changed of these touches, in order of time."""
+    columns: dict[str, TypeEngine[Any]] = {
+        "touch_id": _ID, "at": _TIME, "effect": _TEXT, "detail": _TEXT, "id": _ID,
+    }  # fmt: skip
+    select_of = f"SELECT {', '.join(columns)} FROM bounce_effect WHERE touch_id"
+    return [ReturnedEffect(*row[:-1]) for row in _rows_of_touches(connection, select_of, columns, touch_ids)]
+
+
+def sender_moves(connection: sa.Connection, touch_ids: Sequence[int]) -> list[SenderMove]:
+    """Return which of these touches overflow gave to other senders, in order of time."""
+    columns: dict[str, TypeEngine[Any]] = {
+        "touch_id": _ID, "at": _TIME, "from_sender": _TEXT, "sender": _TEXT, "why": _TEXT, "id": _ID,
+    }  # fmt: skip
+    select_of = (
+        "SELECT overflow.touch_id, overflow.at, given_by.name AS from_sender, given_to.name AS sender, overflow.why, "
+        "overflow.id FROM overflow JOIN sender AS given_by ON given_by.id = overflow.from_sender_id "
+        "JOIN sender AS given_to ON given_to.id = overflow.sender_id WHERE overflow.touch_id"
+    )
+    return [SenderMove(*row[:-1]) for row in _rows_of_touches(connection, select_of, columns, touch_ids)]
+
+
+def recipient_of_address(connection: sa.Connection, address: str) -> Recipient | None:
+    """Return the recipient with a normalised address, or None."""
+    session = Session(connection)
+    recipient = session.exec(select(Recipient).where(Recipient.address == address)).one_or_none()
+    session.expunge_all()
+    return recipient
+
+
+def recipient_of_past_touch(connection: sa.Connection, touch_id: int) -> tuple[str, EmptiedCampaign | None] | None:
+    """Return the address of a touch that was deleted after its retention, and its campaign. None: it is unknown."""
+    statement = sa.text(
+        "SELECT recipient.address, campaign.name, campaign.emptied_at FROM past_touch "
+        "JOIN recipient ON recipient.id = past_touch.recipient_id "
+        "JOIN campaign ON campaign.id = past_touch.campaign_id WHERE past_touch.id = :id"
+    ).columns(sa.column("address", sa.Text()), sa.column("name", sa.Text()), sa.column("emptied_at", UtcDateTime()))
+    row = connection.execute(statement, {"id": touch_id}).one_or_none()
+    if row is None:
+        return None
+    return row.address, EmptiedCampaign(row.name, row.emptied_at) if row.emptied_at is not None else None
+
+
+def known_addresses(connection: sa.Connection, addresses: Sequence[str]) -> list[str]:
+    """Return which of these addresses are recipients, sorted."""
+    rows = [{"address": address} for address in addresses]
+    item, parameters = json_rows(connection, "asked", {"address": sa.Text()}, rows)
+    known = any_of(connection, f"SELECT asked.address FROM {item}")
+    statement = sa.text(f"SELECT address FROM recipient WHERE address {known}")
+    return sorted(connection.execute(statement, parameters).scalars())
+
+
+def memberships(connection: sa.Connection, recipient_id: int) -> list[Membership]:
+    """Return the audiences of a recipient, in order of their imports."""
+    # By both columns of the key: an audience has millions of members, and there are few audiences.
+    audiences = list(connection.execute(sa.text("SELECT id FROM audience")).scalars())
+    item, parameters = id_rows(connection, audiences)
+    statement = sa.text(
+        "SELECT audience.id, audience.name, audience_import.path, audience_import.started_at, "
+        "audience_import.finished_at, audience_import.rows_total FROM audience_member "
+        "JOIN audience ON audience.id = audience_member.audience_id "
+        "JOIN audience_import ON audience_import.id = audience_member.import_id "
+        f"WHERE audience_member.audience_id {any_of(connection, f'SELECT batch.id FROM {item}')} "
+        "AND audience_member.recipient_id = :recipient_id ORDER BY audience_import.started_at, audience.id"
+    ).columns(
+        sa.column("id", sa.Integer()),
+        sa.column("name", sa.Text()),
+        sa.column("path", sa.Text()),
+        sa.column("started_at", UtcDateTime()),
+        sa.column("finished_at", UtcDateTime()),
+        sa.column("rows_total", sa.Integer()),
+    )
+    return [Membership(*row) for row in connection.execute(statement, {"recipient_id": recipient_id, **parameters})]
+
+
+def emptied_campaigns(connection: sa.Connection, audience_ids: Sequence[int]) -> list[EmptiedCampaign]:
+    """Return the campaigns of these audiences whose touches were deleted after their retention."""
+    statement = (
+        sa.text(
+            "SELECT name, emptied_at FROM campaign WHERE emptied_at IS NOT NULL AND audience_id IN :ids "
+            "ORDER BY emptied_at"
+        )
+        .bindparams(sa.bindparam("ids", list(audience_ids), expanding=True))
+        .columns(sa.column("name", sa.Text()), sa.column("emptied_at", UtcDateTime()))
+    )
+    return [EmptiedCampaign(*row) for row in connection.execute(statement)]
+
+
+def suppressions_with_keys(
+    connection: sa.Connection, keys: Sequence[str]
+) -> tuple[list[Suppression], list[LiftedSuppression]]:
+    """Return the suppressions of these addresses, domains and hashes, and the lifted ones, in order of time."""
+    session = Session(connection)
+    held = select(Suppression).where(col(Suppression.address).in_(keys)).order_by(col(Suppression.created_at))
+    lifted = select(LiftedSuppression).where(col(LiftedSuppression.address).in_(keys))
+    found = list(session.exec(held)), list(session.exec(lifted.order_by(col(LiftedSuppression.lifted_at))))
+    session.expunge_all()
+    return found
+
+
+def changes_of_sender(connection: sa.Connection, sender: str, until: datetime) -> list[ShapingChange]:
+    """Return the last pauses and changes of a sender's limits that began up to a time, the newest first."""
+    session = Session(connection)
+    statement = (
+        select(ShapingChange)
+        .where(col(ShapingChange.sender) == sender, col(ShapingChange.at) <= until)
+        .order_by(col(ShapingChange.at).desc())
+        .limit(MAX_CHANGES)
+    )
+    found = list(session.exec(statement))
+    session.expunge_all()
+    return found
+
+
+def held_periods(connection: sa.Connection, sender: str) -> list[SenderHold]:
+    """Return the last periods in which a sender was held, the newest first."""
+    session = Session(connection)
+    statement = (
+        select(SenderHold)
+        .where(col(SenderHold.sender) == sender, col(SenderHold.held_at).is_not(None))
+        .order_by(col(SenderHold.id).desc())
+        .limit(MAX_CHANGES)
+    )
+    found = list(session.exec(statement))
+    session.expunge_all()
+    return found
+
+
+def cohort_pauses_of_steps(connection: sa.Connection, step_ids: Sequence[int]) -> list[CohortPause]:
+    """Return every pause of a cohort of these steps, also lifted ones."""
+    session = Session(connection)
+    found = list(session.exec(select(CohortPause).where(col(CohortPause.step_id).in_(step_ids))))
+    session.expunge_all()
+    return found
+
+
+def recipient_range(connection: sa.Connection, campaign_id: int, step_id: int) -> tuple[int, int]:
+    """Return the smallest and the largest id of a recipient who has a touch of a step; zeros without touches."""
+    # Two statements: each reads one end of the unique index.
+    of_step = "FROM touch WHERE campaign_id = :campaign_id AND step_id = :step_id"
+    values = {"campaign_id": campaign_id, "step_id": step_id}
+    first = connection.execute(sa.text(f"SELECT recipient_id {of_step} ORDER BY recipient_id LIMIT 1"), values).scalar()
+    last = connection.execute(
+        sa.text(f"SELECT recipient_id {of_step} ORDER BY recipient_id DESC LIMIT 1"), values
+    ).scalar()
+    return int(first or 0), int(last or 0)
