@@ -10,9 +10,10 @@ from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
 from postroad.app.context import open_context
+from postroad.app.preflight import preflight as check
 from postroad.app.submit import submit
 from postroad.campaign.plan import LaunchResult, launch
-from postroad.campaign.preflight import PreflightReport, check
+from postroad.campaign.preflight import PreflightReport
 from postroad.campaign.status import CampaignSummary, summary
 from postroad.delivery.submit import SubmitResult, queue_name
 from postroad.local.run_watch import pause_stopped
@@ -77,7 +78,7 @@ async def preflight(campaign: str) -> PreflightReport:
         PreflightError: The campaign may not be sent. It contains every finding.
     """
     async with campaign_slot(), open_context() as context:
-        report = await asyncio.to_thread(check, context.engine, context.settings, context.signer, campaign)
+        report = await check(context, campaign)
     if report.findings:
         await publish_sentences(
             f"preflight-{campaign}",

@@ -103,7 +103,8 @@ def test_each_set_of_fields_is_rendered_once(project: CampaignProject, monkeypat
 
     monkeypatch.setattr(MessageTemplate, "render", counting)
     assert fails(project) == []
-    assert len(rendered) == 2 * 4  # subject and text, for each of four sets of fields
+    # Subject and text: for each of four sets of fields, and for ten recipients whose content is checked.
+    assert len(rendered) == 2 * 4 + 2 * 10
 
 
 def test_an_optional_field_is_required_only_where_it_is_used(project: CampaignProject) -> None:
@@ -175,7 +176,8 @@ def test_one_failing_recipient_among_thousands_is_found(project: CampaignProject
 
 
 def test_a_column_named_like_a_reserved_field_is_a_warning(project: CampaignProject) -> None:
-    project.fill(["a@example.com,Elm Street,Ada", "b@example.com,,Bob"], header="email,postal_address,sender_name")
+    header = "email,postal_address,sender_name,name"
+    project.fill(["a@example.com,Elm Street,Ada,Ada", "b@example.com,,Bob,Bob"], header=header)
     project.apply()
     [finding] = preflight(project).findings
     assert (finding.level, finding.recipients) == (Level.WARN, 1)

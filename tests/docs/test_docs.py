@@ -27,6 +27,7 @@ from postroad.settings import (
     MailgunWebhook,
     OAuthSettings,
     PostmarkWebhook,
+    PreflightSettings,
     QueueSettings,
     RelaySettings,
     RetentionSettings,
@@ -69,6 +70,7 @@ def _settings() -> Iterator[str]:
         "senders.warmup.seeds": SeedSettings,
         "canary": CanarySettings,
         "files": FilesSettings,
+        "preflight": PreflightSettings,
         "retention": RetentionSettings,
         "bounce.sources": SourceSettings,
         "inbound": InboundSettings,
@@ -205,3 +207,11 @@ def test_every_finding_of_dns_is_documented_with_its_verdict() -> None:
     text = (DOCS / "reference/dns-findings.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([a-z0-9.-]+)` \| (\w+) \| (.+) \|$", text, re.MULTILINE)
     assert rows == [(code.word, code.verdict, code.why) for code in Code]
+
+
+def test_every_finding_of_preflight_is_documented_with_its_level() -> None:
+    from postroad.campaign.finding import PreflightCode
+
+    text = (DOCS / "reference/preflight-findings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z0-9.-]+)` \| (\w+) \| (.+) \|$", text, re.MULTILINE)
+    assert sorted(rows) == sorted((code.word, code.level, code.why) for code in PreflightCode)

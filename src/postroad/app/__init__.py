@@ -2,6 +2,8 @@
 
 =============  ==================================================================
 context        the real parts that the settings name, opened together
+preflight      check a campaign before its launch, also over the network
+proof          send the messages of a campaign to the operator
 submit         submit due touches to the queue: gates, overflow, jobs
 advance        one pass over a running campaign: plan, submit, finish
 warmup         close a sender's day, set the caps, plan mail to its seed list

@@ -31,6 +31,10 @@ _MAX_KNOWN: Final = 200_000  # cached sets of values of each step
 _MAX_FAULTS: Final = 20
 _MAX_EXAMPLES: Final = 3
 _INDIVIDUAL: Final = object()
+Sample = tuple[str, Mapping[str, Any]]
+"""Address and attributes of a recipient."""
+SAMPLES: Final = 10
+"""How many of the first recipients, and of those with different sets of values, are examined after the trial."""
 
 
 @dataclass(kw_only=True)
@@ -59,6 +63,12 @@ class StepTrial:
         self._reserved = messages[0].fields & RESERVED
         self.name = messages[0].name
         self.shadowed: Counter[str] = Counter()  # recipients with a column named like a reserved field
+        self.rendered = 0  # recipients without an error
+        self.missing: Counter[str] = Counter()  # those of them without a field
+        self._largest: Sample | None = None
+        self._first: list[Sample] = []
+        self._distinct: list[Sample] = []
+        self._longest = -1
         self._known: dict[int, Any] = {}  # outcomes by hash of the set of values
         self._faults: dict[str, RenderingFault] = {}
 
@@ -71,6 +81,7 @@ class StepTrial:
         self.shadowed.update(self._reserved & attributes.keys())
         problem = self._outcome(address, attributes)
         if problem is None:
+            self._examine(address, attributes)
             return
         if problem not in self._faults and len(self._faults) >= _MAX_FAULTS:
             problem = "its templates fail in other ways too"
@@ -78,6 +89,45 @@ class StepTrial:
         fault.recipients += 1
         if len(fault.examples) < _MAX_EXAMPLES:
             fault.examples.append(address)
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Some recipients without an error: the first ones, and those of different sets of values.
+
+        The last one has the longest values.
+        """
+        found = dict([*self._first, *self._distinct])
+        if self._largest is not None:
+            found.pop(self._largest[0], None)  # It is the last one.
+            found[self._largest[0]] = self._largest[1]
+        return [(address, self._texts(attributes)) for address, attributes in found.items()]
+
+    @property
+    def message(self) -> CompiledMessage:
+        """The message of the campaign's sender."""
+        return self._messages[0]
+
+    @property
+    def shown_fields(self) -> frozenset[str]:
+        """Merge fields that are only shown, and not evaluated."""
+        return frozenset(name for name, by_value in self._fields if not by_value)
+
+    def _texts(self, attributes: Mapping[str, Any]) -> dict[str, str]:
+        return {name: str(attributes[name]) for name, _ in self._fields if name in attributes}
+
+    def _examine(self, address: str, attributes: Mapping[str, Any]) -> None:
+        self.rendered += 1
+        if len(self._first) < SAMPLES:
+            self._first.append((address, attributes))
+        length = 0
+        for name, _ in self._fields:
+            value = attributes.get(name)
+            if value is None:
+                self.missing[name] += 1
+            else:
+                length += len(str(value))
+        if length > self._longest:
+            self._longest, self._largest = length, (address, attributes)
 
     def _outcome(self, address: str, attributes: Mapping[str, Any]) -> str | None:
         """Return the rendering error of a recipient, or None."""
@@ -102,6 +152,8 @@ class StepTrial:
         """Return the outcome for all recipients with such values, or `_INDIVIDUAL` if it differs among them."""
         failed = self._render(address, attributes, shown=_LONG)
         if failed is None:
+            if len(self._distinct) < SAMPLES:
+                self._distinct.append((address, attributes))
             return None
         return failed if failed == self._render(address, attributes, shown="x") else _INDIVIDUAL
 

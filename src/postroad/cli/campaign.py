@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from postroad.cli.campaign_delays import delays
+from postroad.cli.campaign_proof import proof
 from postroad.cli.campaign_status import status
 from postroad.cli.context import with_context
 from postroad.cli.output import (
@@ -96,6 +97,9 @@ def launch(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check, and say who would get what when. Nothing is changed.")
     ] = False,
+    links: Annotated[
+        bool, typer.Option("--links", help="With --dry-run: also follow the links of its messages over HTTP.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Launch a campaign: preflight, freeze its audience, enqueue due messages.
@@ -110,13 +114,15 @@ def launch(
     from postroad.local.prefect_api import open_prefect
     from postroad.operations.campaign_runs import require_launchable
 
+    if links and not dry_run:
+        raise UsageError("--links is for a dry run", remedy="Add --dry-run, or set preflight.links for every launch.")
     if dry_run:
-        _dry_run(name, as_json=as_json)
+        _dry_run(name, links=links, as_json=as_json)
         return
 
     async def start(context: AppContext) -> tuple[str, str]:
         await asyncio.to_thread(require_launchable, context.engine, name)
-        report, _ = await asyncio.to_thread(_preflight, context, name, quiet=as_json)
+        report, _ = await _preflight(context, name, quiet=as_json)
         report.require_ok()
         async with open_prefect(context.settings) as prefect:
             run_id = await prefect.run_deployment("campaign/campaign", {"params": {"campaign": name}})
@@ -130,13 +136,15 @@ def launch(
         print_line(f"`postroad campaign status {name}` shows its progress.")
 
 
-def _preflight(context: AppContext, name: str, *, quiet: bool) -> tuple[PreflightReport, AudienceFile | None]:
+async def _preflight(
+    context: AppContext, name: str, *, quiet: bool, links: bool | None = None
+) -> tuple[PreflightReport, AudienceFile | None]:
     """Check a campaign, and return the file of its audience. Raises PreflightError if the file cannot be read."""
+    from postroad.app.preflight import preflight
     from postroad.campaign.audience_file import audience_file
-    from postroad.campaign.preflight import check
 
     try:
-        file = audience_file(context.engine, name)
+        file = await asyncio.to_thread(audience_file, context.engine, name)
     except DataError as error:
         raise PreflightError(
             f"the file of its audience is not readable: {error.message}",
@@ -145,24 +153,18 @@ def _preflight(context: AppContext, name: str, *, quiet: bool) -> tuple[Prefligh
             "Prefect's worker has the file, launch the campaign there.",
         ) from None
     with progress_bars(quiet=quiet) as bars:
-        report = check(
-            context.engine,
-            context.settings,
-            context.signer,
-            name,
-            file=file.path if file is not None and file.to_import else None,
-            progress=lambda done, total: bars("checking", done, total),
-        )
+        path = file.path if file is not None and file.to_import else None
+        report = await preflight(context, name, file=path, links=links, progress=bars)
     return report, file
 
 
-def _dry_run(name: str, *, as_json: bool) -> None:
+def _dry_run(name: str, *, links: bool, as_json: bool) -> None:
     from postroad.campaign.plan import forecast
     from postroad.operations.campaign_runs import require_launchable
 
     async def work(context: AppContext) -> tuple[PreflightReport, AudienceFile | None, Forecast]:
         await asyncio.to_thread(require_launchable, context.engine, name)
-        report, file = await asyncio.to_thread(_preflight, context, name, quiet=as_json)
+        report, file = await _preflight(context, name, quiet=as_json, links=links or None)
         return report, file, await asyncio.to_thread(forecast, context.engine, name, context.clock.now(), report.file)
 
     report, file, seen = with_context(work)
@@ -252,6 +254,7 @@ def preview_(
     print_line(f"{size}{f', written to {out}' if out else ''}")
 
 
+app.command("proof")(proof)
 app.command("status")(status)
 app.command("delays")(delays)
 

@@ -22,6 +22,7 @@ from postroad.mail.body import File, MergeValues, MimeEntity, StaticChunk, canon
 from postroad.mail.dkim import Algorithm, DkimSigner, PendingSignature, relaxed_body
 from postroad.mail.header import address_field, raw_field, text_field
 from postroad.mail.precompiled_body import PrecompiledBody, precompile
+from postroad.mail.rendering import Rendering
 from postroad.mail.tag import tag_field
 from postroad.mail.template import MessageTemplate, compile_template
 from postroad.mail.token import Purpose, TokenSigner
@@ -115,6 +116,8 @@ class CompiledMessage:
         public_url: Base of the unsubscribe links.
         dkim: Signs the messages. None: they are not signed.
         service: The mail service that sends the messages, if any.
+        subject_prefix: Text before every subject.
+        marks: Additional header fields, each with its CRLF.
     """
 
     sender: SenderIdentity
@@ -127,6 +130,8 @@ class CompiledMessage:
     public_url: str
     dkim: DkimSigner | None = None
     service: Service | None = None
+    subject_prefix: str = ""
+    marks: tuple[bytes, ...] = ()
 
     @property
     def fields(self) -> frozenset[str]:
@@ -149,10 +154,12 @@ class CompiledMessage:
 
     def require_rendering(self, merged: Mapping[str, object]) -> None:
         """Render all templates with a recipient's fields and the reserved ones. Raises DataError if a merge would."""
-        self._subject(merged)
-        for part in (self.text, self.html):
-            if part is not None:
-                part.render(merged)
+        self.render(merged)
+
+    def render(self, merged: Mapping[str, object]) -> Rendering:
+        """Render the parts with a recipient's fields and the reserved ones. Raises DataError if a template fails."""
+        subject, text = self._subject(merged), self.text.render(merged)
+        return Rendering(subject, text, self.html.render(merged) if self.html is not None else None)
 
     def reserved_fields(self, touch_id: int, address: str) -> dict[str, str]:
         """Return the merge fields that Postroad fills in."""
@@ -163,7 +170,9 @@ class CompiledMessage:
             "unsubscribe_url": f"{self._unsubscribe_prefix}{self.signer.sign(Purpose.UNSUBSCRIBE, touch_id)}",
         }
 
-    def merge(self, touch_id: int, address: str, fields: Mapping[str, object], now: datetime) -> Message:
+    def merge(
+        self, touch_id: int, address: str, fields: Mapping[str, object], now: datetime, *, to: str | None = None
+    ) -> Message:
         """Return the message of a touch.
 
         Args:
@@ -171,6 +180,7 @@ class CompiledMessage:
             address: Address of the recipient.
             fields: Merge fields of the recipient.
             now: Time of the Date field and the signatures.
+            to: Address that the message is sent to, if it is not the recipient's, as for a proof.
 
         Returns:
             The message, with its signatures pending.
@@ -183,7 +193,7 @@ class CompiledMessage:
         message_id = self.message_id(touch_id)
         header = [
             self._from,
-            address_field("To", address),
+            address_field("To", to or address),
             text_field("Subject", self._subject(merged)),
             _date_field(int(now.timestamp())),
             raw_field("Message-ID", [message_id]),
@@ -192,6 +202,7 @@ class CompiledMessage:
             raw_field("List-Unsubscribe", self._list_unsubscribe(reserved["unsubscribe_url"])),
             b"List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n",
             b"MIME-Version: 1.0\r\n",
+            *self.marks,
             *([tag_field(self.service, message_id[1:].partition("@")[0])] if self.service is not None else ()),
             *self.entity.header,
         ]
@@ -201,14 +212,14 @@ class CompiledMessage:
             pending = self.dkim.prepare(header, sha256(relaxed_body(canonical)).digest(), now)
         return Message(
             return_path=self._return_path(touch_id),
-            recipient=address,
+            recipient=to or address,
             message_id=message_id,
             content=b"".join([*header, b"\r\n", body]),
             pending_signatures=pending,
         )
 
     def _subject(self, merged: Mapping[str, object]) -> str:
-        subject = self.subject.render(merged)
+        subject = f"{self.subject_prefix}{self.subject.render(merged)}"
         if len(subject) > MAX_SUBJECT:
             raise DataError(f"the subject has more than {MAX_SUBJECT:,} characters", where=self.subject.name)
         return subject

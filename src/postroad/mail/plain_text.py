@@ -25,14 +25,16 @@ def plain_text(html: str, keep: Collection[str] = ()) -> str:
     Returns:
         The text.
     """
-    reader = _HtmlReader(keep)
+    reader = HtmlTextReader(keep)
     reader.feed(html)
     reader.close()
     return reader.text()
 
 
-class _HtmlReader(HTMLParser):
-    def __init__(self, keep: Collection[str]) -> None:
+class HtmlTextReader(HTMLParser):
+    """Reads an HTML document and collects its text. See `plain_text`."""
+
+    def __init__(self, keep: Collection[str] = ()) -> None:
         super().__init__(convert_charrefs=True)
         self._keep = keep
         self._out: list[str] = []

@@ -28,6 +28,7 @@ from postroad.settings.dns import DnsHealthSettings, DnsSettings
 from postroad.settings.files import FilesSettings
 from postroad.settings.frequency import FrequencyCaps
 from postroad.settings.origin import line_of_key, settings_error, source_of
+from postroad.settings.preflight import PreflightSettings
 from postroad.settings.queues import DEFAULT_QUEUES, QueueSettings, RetryBackoff
 from postroad.settings.retention import RetentionSettings
 from postroad.settings.routes import (
@@ -91,6 +92,7 @@ __all__ = [
     "NetworkText",
     "OAuthSettings",
     "PostmarkWebhook",
+    "PreflightSettings",
     "Preset",
     "QueueSettings",
     "RateField",
@@ -183,6 +185,7 @@ class Settings(BaseSettings):
     dns_health: DnsHealthSettings = DnsHealthSettings()
     canary: CanarySettings | None = Field(default=None, description="unset: no canary is sent")
     files: FilesSettings = FilesSettings()
+    preflight: PreflightSettings = PreflightSettings()
     retention: RetentionSettings = RetentionSettings()
     web: WebSettings = WebSettings()
 

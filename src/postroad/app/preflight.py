@@ -1,0 +1,77 @@
+"""Preflight with the checks that need the network, as the settings or the caller have them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from postroad.app.context import AppContext
+from postroad.campaign.content import CheckedContent
+from postroad.campaign.finding import PreflightFinding
+from postroad.campaign.link_check import LinkChecker, follow_links
+from postroad.campaign.preflight import PreflightReport, check
+from postroad.campaign.spam_score import spam_finding
+from postroad.dns.public_address import networks
+from postroad.smtp.tls import client_context
+
+Progress = Callable[[str, int, int], None]
+"""Called with a description of the work, how much is done, and the total."""
+
+
+async def preflight(
+    context: AppContext,
+    name: str,
+    *,
+    file: Path | None = None,
+    links: bool | None = None,
+    progress: Progress | None = None,
+) -> PreflightReport:
+    """Check a campaign before its launch.
+
+    Args:
+        context: The open parts.
+        name: Name of the campaign.
+        file: The CSV that the launch imports first, if it imports one.
+        links: Whether to follow links. None: as the setting `preflight.links` has it.
+        progress: Called while the work is done.
+
+    Returns:
+        The report.
+
+    Raises:
+        StateError: No campaign has that name.
+        UnavailableError: The database is unavailable.
+    """
+    report = progress or (lambda _what, _done, _total: None)
+    checked = await asyncio.to_thread(
+        check,
+        context.engine,
+        context.settings,
+        context.signer,
+        name,
+        file=file,
+        progress=lambda done, total: report("checking", done, total),
+    )
+    settings = context.settings.preflight
+    findings: list[PreflightFinding] = []
+    if settings.links if links is None else links:
+        trust = await asyncio.to_thread(client_context)
+        checker = LinkChecker(await context.resolver(), trust, networks(settings.allowed_networks))
+        findings += await follow_links(checker, checked.contents, lambda done, total: report("links", done, total))
+    if settings.rspamd is not None:
+        for done, content in enumerate(checked.contents, start=1):
+            findings += await _score(context, settings.rspamd, content)
+            report("spam score", done, len(checked.contents))
+    return replace(checked, findings=(*checked.findings, *findings), contents=())
+
+
+async def _score(context: AppContext, url: str, content: CheckedContent) -> list[PreflightFinding]:
+    """Return the score of a step's message for its first recipient. Without a recipient there is no message."""
+    trial = content.step.trial
+    if not trial.samples:
+        return []
+    address, attributes = trial.samples[0]
+    message = trial.message.merge(0, address, attributes, context.clock.now())
+    return [await spam_finding(url, trial.name, message)]
