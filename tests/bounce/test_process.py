@@ -14,7 +14,7 @@ from postroad.bounce.intake import Intake
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.report import Envelope
 from postroad.clock import SystemClock
-from postroad.mail.token import Purpose, TokenSigner
+from postroad.mail.token import PROOFS, Purpose, TokenSigner
 from postroad.queue import Event, EventKind, Queue
 from postroad.settings import BounceSettings
 from postroad.store.bounce import forget_raw, mails_to_empty, raw_of, verdict_counts
@@ -417,3 +417,18 @@ def test_the_octets_are_dropped_when_their_time_is_over_and_the_rest_stays(ledge
         assert forget_raw(connection, mails_to_empty(connection, NOW + DAY, 10)) == 1
         assert raw_of(connection, waits) == mails.BLOCKED  # It waits to be judged.
     assert ledger.process(raw).verdict is BounceClass.HARD
+
+
+@pytest.mark.parametrize("number", [PROOFS.start, PROOFS[-1]])
+def test_what_comes_in_about_a_proof_has_no_effect(ledger: LedgerFixture, number: int) -> None:
+    ada = ledger.recipient()
+    touch = ledger.touch(ada)
+    returned = f"Message-ID: {ledger.message_id(number)}"
+    bounce = mails.dsn(to=ledger.return_path(number), recipient=ledger.address(ada), returned=returned)
+    complaint = mails.feedback(returned=f"{returned}\nTo: {ledger.address(ada)}\n")
+    unsubscribe = mails.mail("please", To=ledger.unsubscribe(number), From=ledger.address(ada))
+    reply = mails.mail("thanks", From=ledger.address(ada), In_Reply_To=ledger.message_id(number))
+    for raw in (bounce, complaint, unsubscribe, reply):
+        processed = ledger.process(raw)
+        assert (processed.touch_id, processed.ended, ledger.effects(raw)) == (None, [], [])
+    assert (ledger.state(touch), ledger.suppressed()) == (TouchState.ACCEPTED, {})

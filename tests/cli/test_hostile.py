@@ -94,6 +94,7 @@ CALLS: dict[str, Call] = {
     # These are given it, or change things.
     "campaign apply": Call(("[red]bad\x1b[2J.yaml",)),
     "campaign launch": Call((SPRING, "--dry-run"), ("campaign.name",)),
+    "campaign proof": Call((SPRING, "--to", "me@example.org"), ("audience.name",)),
     "campaign pause": Call((SPRING,), ("campaign.name",)),
     "campaign resume": Call((SPRING,), ("campaign.name",)),
     "campaign cancel": Call((SPRING, "--yes"), ("campaign.name",)),

@@ -25,6 +25,11 @@ TYPOS = {
     ("campaign preview", "name"): ["campaign", "preview", "sprong"],
     ("campaign preview", "step"): ["campaign", "preview", "spring", "--step", "helo"],
     ("campaign preview", "recipient"): ["campaign", "preview", "spring", "--recipient", "rob@example.org"],
+    ("campaign proof", "name"): ["campaign", "proof", "sprong", "--to", "me@example.org"],
+    ("campaign proof", "step"): ["campaign", "proof", "spring", "--to", "me@example.org", "--step", "helo"],
+    ("campaign proof", "as_address"): [
+        *("campaign", "proof", "spring", "--to", "me@example.org", "--as", "rob@example.org"),
+    ],
     ("campaign status", "name"): ["campaign", "status", "sprong"],
     ("campaign pause", "name"): ["campaign", "pause", "sprong"],
     ("campaign resume", "name"): ["campaign", "resume", "sprong"],

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from postroad.delivery.job import job_id
 from postroad.errors import UnavailableError
-from postroad.mail.token import Purpose
+from postroad.mail.token import PROOFS, Purpose
 from postroad.queue import JobState, Queue
 from postroad.settings import RateSetting, UnsubscribeScope, WebSettings
 from postroad.store.engine import read
@@ -236,3 +236,13 @@ async def test_a_token_survives_servers_that_change_case(web: Web) -> None:
     token = path_of(touch).removeprefix("/u/")
     assert (await web.http.post(f"/u/{token.upper()}", data=ONE_CLICK)).status_code == 200
     assert state_of(web.engine, touch) == "suppressed"
+
+
+@pytest.mark.parametrize("number", [PROOFS.start, PROOFS[-1]])
+async def test_the_link_of_a_proof_says_so_and_unsubscribes_no_recipient(web: Web, number: int) -> None:
+    (touch,) = await queued_touches(web.engine, web.queue, 1)
+    for answer in (await web.http.get(path_of(number)), await web.http.post(path_of(number), data=ONE_CLICK)):
+        assert answer.status_code == 200
+        assert "This email was a proof" in answer.text
+        assert "<form" not in answer.text
+    assert (web.suppressed(), state_of(web.engine, touch)) == ({}, "queued")

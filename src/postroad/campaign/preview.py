@@ -85,9 +85,9 @@ def preview(
     """
     with read(engine) as connection:
         campaign = find_campaign(connection, request.campaign)
-        step = _find_step(connection, campaign, request.step)
+        step = email_steps(connection, campaign, request.step)[0]
         assert step.id is not None  # noqa: S101  (read from its table)
-        recipient, attributes = _find_member(connection, campaign, request.address)
+        recipient, attributes = find_member(connection, campaign, request.address)
         compiled = step_message(connection, step.id, signer, settings.public_url, dkim, settings.services).message
     fields = {field: str(attributes[field]) for field in compiled.fields if field in attributes}
     message = compiled.merge(PREVIEW_TOUCH, recipient, fields, now).signed()
@@ -114,16 +114,30 @@ def _part(message: EmailMessage, subtype: Literal["plain", "html"]) -> str | Non
     return part.get_content().replace("\r\n", "\n") if part is not None else None
 
 
-def _find_step(connection: sa.Connection, campaign: Campaign, name: str | None) -> Step:
+def email_steps(connection: sa.Connection, campaign: Campaign, name: str | None) -> list[Step]:
+    """Return the email steps of a campaign, or the one with a name. Raises StateError if there is no such step."""
     assert campaign.id is not None  # noqa: S101  (read from its table)
     emails = [step for step in steps_of(connection, campaign.id) if step.kind is StepKind.EMAIL]
-    for step in emails:
-        if name in (None, step.name):
-            return step
-    raise unknown_name(f"email step of campaign {campaign.name}", name or "", [step.name for step in emails])
+    found = [step for step in emails if name in (None, step.name)]
+    if not found:
+        raise unknown_name(f"email step of campaign {campaign.name}", name or "", [step.name for step in emails])
+    return found
 
 
-def _find_member(connection: sa.Connection, campaign: Campaign, address: str | None) -> tuple[str, dict[str, Any]]:
+def find_member(connection: sa.Connection, campaign: Campaign, address: str | None) -> tuple[str, dict[str, Any]]:
+    """Return the address and attributes of a member of a campaign's audience.
+
+    Args:
+        connection: Connection to the database.
+        campaign: The campaign.
+        address: The member. None: the first one.
+
+    Returns:
+        Address and attributes.
+
+    Raises:
+        StateError: There is no such member.
+    """
     statement = sa.text(
         "SELECT recipient.address AS address, recipient.attributes AS attributes FROM audience_member "
         "JOIN recipient ON recipient.id = audience_member.recipient_id WHERE audience_id = :audience_id "

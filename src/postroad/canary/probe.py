@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 from email.parser import BytesHeaderParser
-from random import Random
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -20,9 +19,7 @@ from postroad.bounce.sources.poll import open_source
 from postroad.canary.compare import compare, expected_results
 from postroad.canary.results import parse_results
 from postroad.clock import Clock
-from postroad.delivery.destinations import Destinations
-from postroad.delivery.outcome import NoMailHostError
-from postroad.delivery.routes import open_routes, origins_of
+from postroad.delivery.unqueued import open_unqueued
 from postroad.dns.checks import dkim, dmarc, spf
 from postroad.dns.finding import Code, Finding, RecordVerdict, Standard, make_finding, worst
 from postroad.dns.resolver import Resolver
@@ -32,9 +29,6 @@ from postroad.mail.message import Message, MessageSource, SenderIdentity, compil
 from postroad.mail.token import TokenSigner
 from postroad.senders.dns_health import identity_of
 from postroad.settings import CanarySettings, Settings, SourceSettings
-from postroad.shaping.config import read_shaping
-from postroad.smtp.endpoint import ANYWHERE
-from postroad.smtp.errors import TransportError, UnsendableError
 
 PAGE = 50
 MAX_PAGES = 20
@@ -133,21 +127,13 @@ class _Probe(NamedTuple):
         settings = self.settings
         sender = settings.sender(self.name)
         message = await asyncio.to_thread(self._message, address, token)
-        async with open_routes(
-            {sender.route: settings.routes[sender.route]},
-            shaping=read_shaping(settings.delivery.shaping),
-            resolver=self.resolver,
-            engine=self.engine,
-            clock=self.clock,
-            rng=Random(),  # noqa: S311  (chooses between equal hosts)
-            destinations=Destinations.of(settings.delivery, concurrency=1),
-        ) as routes:
-            origin = origins_of(settings.senders).get(sender.address, ANYWHERE)
-            try:
-                reply = await routes[sender.route].send(message, _before_body, origin)
-            except (TransportError, UnsendableError, NoMailHostError) as error:
-                return f"it could not be sent: {error.reason}"
-        return None if reply.code == 250 else f"it was rejected: {reply}"
+        async with open_unqueued(
+            settings, sender.route, sender.address, engine=self.engine, resolver=self.resolver, clock=self.clock
+        ) as route:
+            attempt = await route.send(message)
+        if attempt.accepted:
+            return None
+        return f"it was rejected: {attempt}" if attempt.reply is not None else f"it could not be sent: {attempt}"
 
     def _message(self, address: str, token: str) -> Message:
         """Return the message, signed as other mail of the sender. Its number is not that of a touch."""
@@ -167,10 +153,6 @@ class _Probe(NamedTuple):
         )
         number = 2**62 + self.clock.now_ms()
         return compiled.merge(number, address, {}, self.clock.now()).signed()
-
-
-async def _before_body() -> None:
-    """Do nothing: a canary is not in a queue."""
 
 
 async def _wait_for_canary(canary: CanarySettings, token: str, clock: Clock) -> bytes | None:

@@ -12,11 +12,16 @@ from collections.abc import Mapping
 from enum import StrEnum
 from hashlib import blake2b
 from hmac import compare_digest
+from typing import Final
 
 from pydantic import SecretStr
 
 _SIGNATURE_BYTES = 10
 _NUMBER = re.compile(r"[0-9a-f]{1,16}")  # int() accepts more: 0x1f, 1_f, +1f
+
+
+PROOFS: Final = range(2**61, 2**62)
+"""Numbers in the tokens of proofs. No touch has one, so that links, bounces and replies of a proof have no effect."""
 
 
 class Purpose(StrEnum):

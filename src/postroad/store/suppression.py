@@ -92,6 +92,17 @@ def suppressed_sql(hashed: str | None = None) -> str:
     )
 
 
+def suppressions_of(
+    connection: sa.Connection, address: str, hashes: Sequence[str], audience_id: int
+) -> list[Suppression]:
+    """Return the suppressions that keep mail of an audience from an address: of itself, its domain or its hashes."""
+    keys = [address, f"@{address.rpartition('@')[2]}", *hashes]
+    statement = sa.select(Suppression.__table__).where(  # type: ignore[attr-defined]
+        sa.column("address").in_(keys), sa.column("audience_id").in_((EVERYWHERE, audience_id))
+    )
+    return _suppressions_in(connection.execute(statement))
+
+
 def save_suppressions(connection: sa.Connection, entries: Sequence[Entry]) -> int:
     """Save suppressions. The first reason of each is kept. Returns the number of new ones."""
     if not entries:

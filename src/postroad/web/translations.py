@@ -19,6 +19,7 @@ class Notice(StrEnum):
     INVALID = "invalid"
     AWAY = "away"
     HURRY = "hurry"
+    PROOF = "proof"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from fastapi import APIRouter, Request, Response
 from postroad.bounce.intake import Intake
 from postroad.clock import Clock
 from postroad.errors import UnavailableError
-from postroad.mail.token import Purpose, TokenSigner
+from postroad.mail.token import PROOFS, Purpose, TokenSigner
 from postroad.operations.unsubscribe import unsubscribe
 from postroad.queue import Queue
 from postroad.settings import WebSettings
@@ -109,7 +109,7 @@ class UnsubscribeRoutes:
         return Response(status_code=204, headers={"Allow": "GET, HEAD, POST, OPTIONS"})
 
     def _touch(self, request: Request, token: str) -> int | Response:
-        """Return the touch of a token, or the response for too many requests or for an invalid token."""
+        """Return the touch of a token, or the response for too many requests, an invalid token or that of a proof."""
         client = self._limiter.client_of(request)
         wait_s = self._limiter.wait_s(client)
         if wait_s:
@@ -118,4 +118,6 @@ class UnsubscribeRoutes:
         if touch_id is None:
             self._limiter.charge_invalid(client)
             return self._pages.render(request, Notice.INVALID, 404)
+        if touch_id in PROOFS:
+            return self._pages.render(request, Notice.PROOF, 200)
         return touch_id
