@@ -40,7 +40,7 @@ _WORD: Final = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30f
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepContent:
+class AuthoredStep:
     """What the author wrote for a step, and the trial of its messages.
 
     Attributes:
@@ -60,12 +60,12 @@ class StepContent:
 class CheckedContent:
     """The findings about a step, and the links of its templates."""
 
-    step: StepContent
+    step: AuthoredStep
     findings: tuple[PreflightFinding, ...]
     links: tuple[StepLink, ...]
 
 
-def check_content(step: StepContent, reader: HtmlBodyReader, public_url: str) -> CheckedContent:
+def check_content(step: AuthoredStep, reader: HtmlBodyReader, public_url: str) -> CheckedContent:
     """Check the content of a step.
 
     Args:
@@ -163,13 +163,13 @@ def _merge_findings(trial: StepTrial) -> Iterator[PreflightFinding]:
             )
 
 
-def _template_links(step: StepContent, content: HtmlContent) -> Iterator[StepLink]:
+def _template_links(step: AuthoredStep, content: HtmlContent) -> Iterator[StepLink]:
     for link in content.links:
         line = link.line if step.html_lines else 0
         yield StepLink(href=link.href, shown=link.shown, part="html", line=line)
 
 
-def _image_findings(step: StepContent, content: HtmlContent) -> Iterator[PreflightFinding]:
+def _image_findings(step: AuthoredStep, content: HtmlContent) -> Iterator[PreflightFinding]:
     if content.no_alt:
         count = len(content.no_alt)
         named = ", ".join(map(str, dict.fromkeys(content.no_alt[:20]))) if step.html_lines else ""
@@ -193,7 +193,7 @@ def shared_words(text: set[str], html: set[str]) -> float:
     return len(text & html) / max(min(len(text), len(html)), 1)
 
 
-def _word_findings(step: StepContent, text: str, content: HtmlContent) -> Iterator[PreflightFinding]:
+def _word_findings(step: AuthoredStep, text: str, content: HtmlContent) -> Iterator[PreflightFinding]:
     sender = step.trial.message.sender
     own = words(f"{sender.postal_address} {sender.display_name}")
     of_text, of_html, where = words(text) - own, words(content.text) - own, step.trial.name

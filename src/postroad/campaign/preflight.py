@@ -9,7 +9,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from postroad.campaign.content import CheckedContent, StepContent, check_content
+from postroad.campaign.content import AuthoredStep, CheckedContent, check_content
 from postroad.campaign.file_trial import FileTrial, try_file
 from postroad.campaign.finding import Level, PreflightCode, PreflightFinding, campaign_finding
 from postroad.campaign.message import step_message
@@ -93,25 +93,10 @@ def check(
             *step_findings,
         ]
     trials = [content.trial for content in contents]
-    coming = FileTrial()
-    if file is not None:
-        try:
-            coming = try_file(engine, campaign.audience_id, file, trials, budget_s=budget_s, progress=progress)
-            findings += _check_file(file, coming, recipients)
-        except DataError as error:
-            what = f"{error.where}: {error.message}"
-            findings.append(campaign_finding(PreflightCode.FILE_UNREADABLE, what, error.remedy or "Correct the file."))
-    tried = try_audience(
-        engine,
-        campaign.audience_id,
-        trials,
-        total=recipients,
-        budget_s=budget_s,
-        progress=progress,
-        excluded=coming.known,
+    coming, rendering_findings = _try_recipients(
+        engine, campaign.audience_id, trials, file, recipients=recipients, budget_s=budget_s, progress=progress
     )
-    tried = TrialResult(recipients=tried.recipients + coming.tried, total=tried.total + len(coming.known))
-    findings += _check_renderings(trials, tried)
+    findings += rendering_findings
     with HtmlBodyReader() as reader:
         checked = [check_content(content, reader, settings.public_url) for content in contents]
     findings += [finding for each in checked for finding in each.findings]
@@ -122,6 +107,32 @@ def check(
         file=coming if file is not None else None,
         contents=tuple(checked),
     )
+
+
+def _try_recipients(
+    engine: sa.Engine,
+    audience_id: int,
+    trials: list[StepTrial],
+    file: Path | None,
+    *,
+    recipients: int,
+    budget_s: float,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[FileTrial, list[PreflightFinding]]:
+    """Try the steps for the recipients of a file that is imported first, and for those of the audience."""
+    coming, findings = FileTrial(), list[PreflightFinding]()
+    if file is not None:
+        try:
+            coming = try_file(engine, audience_id, file, trials, budget_s=budget_s, progress=progress)
+            findings += _check_file(file, coming, recipients)
+        except DataError as error:
+            what = f"{error.where}: {error.message}"
+            findings.append(campaign_finding(PreflightCode.FILE_UNREADABLE, what, error.remedy or "Correct the file."))
+    tried = try_audience(
+        engine, audience_id, trials, total=recipients, budget_s=budget_s, progress=progress, excluded=coming.known
+    )
+    tried = TrialResult(recipients=tried.recipients + coming.tried, total=tried.total + len(coming.known))
+    return coming, [*findings, *_check_renderings(trials, tried)]
 
 
 def _count_recipients(connection: sa.Connection, campaign: Campaign) -> int:
@@ -172,10 +183,10 @@ def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: i
 
 def _check_steps(
     connection: sa.Connection, settings: Settings, signer: TokenSigner, campaign: Campaign
-) -> tuple[list[PreflightFinding], list[StepContent]]:
+) -> tuple[list[PreflightFinding], list[AuthoredStep]]:
     """Check each step by itself. Returns what is wrong, and the steps that compile."""
     findings: list[PreflightFinding] = []
-    contents: list[StepContent] = []
+    contents: list[AuthoredStep] = []
     assert campaign.id is not None  # noqa: S101  (read from its table)
     for step in steps_of(connection, campaign.id):
         if step.kind is not StepKind.EMAIL or step.id is None:
@@ -194,11 +205,11 @@ def _check_steps(
     return findings, contents
 
 
-def _step_content(step: Step, trial: StepTrial) -> StepContent:
+def _step_content(step: Step, trial: StepTrial) -> AuthoredStep:
     text, html, mjml = step.settings["text"], step.settings["html"], step.settings.get("mjml")
     if mjml is not None:
         _, html = prepare_in_subprocess(text=text, html=html, mjml=mjml, name=trial.name)
-    return StepContent(text=text, html=html, html_lines=mjml is None, trial=trial)
+    return AuthoredStep(text=text, html=html, html_lines=mjml is None, trial=trial)
 
 
 def _check_bodies(message: CompiledMessage) -> Iterator[PreflightFinding]:
