@@ -44,6 +44,7 @@ NOT_RUN = {
 ENDS_WITH = {
     "postroad doctor": {1},  # Prefect, workers and relays do not run here, and it says so.
     "postroad dns check": {1},  # The domain has no records, and it says so.
+    "postroad campaign proof spring --to": {1},  # No relay listens, and it shows why each proof was not sent.
     "postroad campaign launch broken": {5},  # Preflight refuses it before Prefect is asked.
 }
 """Exit codes of commands that find something; all others end with 0."""

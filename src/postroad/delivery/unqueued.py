@@ -28,7 +28,7 @@ from postroad.smtp.reply import Reply
 
 
 class SendAttempt(NamedTuple):
-    """The outcome of one message: the final reply, or why there is none."""
+    """The outcome of one message: the final reply, or the reason of the failure."""
 
     reply: Reply | None = None
     error: str = ""
