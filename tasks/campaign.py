@@ -101,7 +101,13 @@ async def freeze_audience(campaign: str) -> LaunchResult:
     """
     async with campaign_slot(), open_context() as context:
         return await asyncio.to_thread(
-            launch, context.engine, campaign, context.clock.now(), context.hash_of, run_id=flow_run.get_id()
+            launch,
+            context.engine,
+            campaign,
+            context.clock.now(),
+            context.hash_of,
+            run_id=flow_run.get_id(),
+            calendar=context.calendar,
         )
 
 

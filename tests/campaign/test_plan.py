@@ -236,15 +236,16 @@ def launched_sequence(project: CampaignProject) -> None:
     launch(project.engine, "spring", NOW)
 
 
-def test_advance_plans_the_next_email_only_after_acceptance(project: CampaignProject) -> None:
+def test_advance_plans_the_next_email_only_after_acceptance_or_a_skip(project: CampaignProject) -> None:
     project.fill([f"{state.value}@example.com,,X" for state in TouchState])
     project.apply(SEQUENCE)
     launch(project.engine, "spring", NOW)
     for state in TouchState:
         settle(project, "hello", f"{state.value}@example.com", state, NOW)
-    assert advance(project.engine, "spring", NOW) == 1
+    assert advance(project.engine, "spring", NOW) == 2
     assert [(step, address) for step, address, *_ in project.touches() if step != "hello"] == [
-        ("again", "accepted@example.com")
+        ("again", "accepted@example.com"),
+        ("again", "skipped@example.com"),
     ]
 
 

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.delivery.admit import Admission
-from postroad.delivery.job import SendJob, encode_job, job_id
+from postroad.delivery.job import SendJob, decode_job, encode_job, job_id
 from postroad.delivery.recorder import Recorder
 from postroad.mail.address_hash import AddressHashes
 from postroad.queue import Gate, Job, Queue, Rate
@@ -26,6 +27,7 @@ from tests.kit.clock import FakeClock
 from tests.store.rows import add_campaign, add_recipient, add_touch, suppress_recipient
 
 MONDAY = datetime(2026, 5, 4, 7, 30, tzinfo=UTC)
+ANY_TIME = {"from": "00:00", "to": "00:00", "days": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]}
 OFFICE = {"from": "09:00", "to": "17:00", "days": ["mon", "tue", "wed", "thu", "fri"]}
 
 
@@ -104,6 +106,20 @@ async def test_who_is_outside_the_hours_waits_until_they_begin_and_used_nothing(
     [job] = (await queue.claim("v", want=100, lease_ms=10**9, nonce="later")).jobs
     assert (job.id, job.attempt) == (jobs[1].id, 1)
     assert await Admission(engine, clock)([job]) == {}
+
+
+async def test_a_holiday_of_the_recipients_country_holds_until_the_next_day(
+    engine: sa.Engine, queue: Queue, clock: FakeClock
+) -> None:
+    """07:30 UTC on Easter Monday 2027: a holiday in Germany and France, but not in the USA."""
+    clock.advance(int((datetime(2027, 3, 29, 7, 30, tzinfo=UTC) - MONDAY).total_seconds() * 1000))
+    jobs = add(engine, "", "Europe/Paris", "America/New_York", "", window={**ANY_TIME, "holidays": True})
+    message = decode_job(jobs[3].payload)
+    jobs[3] = Job(id=jobs[3].id, payload=encode_job(msgspec.structs.replace(message, place="US")))
+    refused = await admit(engine, queue, clock, jobs)
+    assert refused == {jobs[0].id: "a holiday or a day off", jobs[1].id: "a holiday or a day off"}
+    opens = [datetime.fromtimestamp(((await queue.find(jobs[n].id)).at_ms or 0) / 1000, UTC) for n in (0, 1)]
+    assert opens == [datetime(2027, 3, 29, 22, 0, tzinfo=UTC)] * 2
 
 
 async def test_without_hours_everybody_goes(engine: sa.Engine, queue: Queue, clock: FakeClock) -> None:

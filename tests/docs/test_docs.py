@@ -15,6 +15,7 @@ from postroad import errors
 from postroad.settings import (
     DEFAULT_QUEUES,
     BounceSettings,
+    CalendarSettings,
     CanarySettings,
     CohortBreakerSettings,
     DeliverySettings,
@@ -68,6 +69,7 @@ def _settings() -> Iterator[str]:
         "bounce": BounceSettings,
         "senders.warmup": WarmupSettings,
         "senders.warmup.seeds": SeedSettings,
+        "calendar": CalendarSettings,
         "canary": CanarySettings,
         "files": FilesSettings,
         "preflight": PreflightSettings,

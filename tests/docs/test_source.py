@@ -62,3 +62,13 @@ def _parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def _is_command(file: Path, node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Whether a function is a command, whose parameters are its options."""
     return "cli" in file.parts and ast.get_docstring(node) is not None and not node.name.startswith("_")
+
+
+def test_migrations_are_numbered_in_sequence() -> None:
+    files = sorted(Path(ROOT, "src/postroad/store/migrations/versions").glob("r*.py"))
+    assert [file.name[1:5] for file in files] == [f"{number:04}" for number in range(1, len(files) + 1)]
+    for number, file in enumerate(files, start=1):
+        text = file.read_text()
+        assert f'revision = "{number:04}"' in text
+        before = f'"{number - 1:04}"' if number > 1 else "None"
+        assert f"down_revision = {before}" in text

@@ -93,6 +93,13 @@ async def _before_hours_of_warmup(scene: Scene) -> None:
     await scene.enqueue(due=MORNING - DAY, warm=True)
 
 
+async def _on_a_day_off(scene: Scene) -> None:
+    """The day off of the settings is today."""
+    hours = {"from": "08:00", "to": "17:00", "days": ["mon", "tue"], "holidays": True}
+    scene.set_campaign(sending_window=hours)
+    await scene.enqueue()
+
+
 async def _outside_window(scene: Scene) -> None:
     scene.set_campaign(sending_window={"from": "09:00", "to": "17:00", "days": ["mon", "tue"]})
     await scene.enqueue()
@@ -270,6 +277,9 @@ CASES = {
     ),
     "before the hours of the warmup": Case(
         _before_hours_of_warmup, f"gate {GOOGLE}", MORNING, ("they open at 2026-05-04 08:00 in Europe/Berlin",)
+    ),
+    "on a day off": Case(
+        _on_a_day_off, "hours", MORNING + DAY, ("On a holiday or a day off", "mail may leave at 2026-05-05 08:00 there")
     ),
     "outside the window": Case(_outside_window, "hours", MORNING + HOUR, ("they open at 2026-05-04 09:00 there",)),
     "deferred to the window": Case(

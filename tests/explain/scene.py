@@ -27,6 +27,8 @@ MORNING = datetime(2026, 5, 4, 6, tzinfo=UTC)  # Monday, 08:00 in Berlin
 NEWS, ADA = "news@example.com", "ada@gmail.com"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 SETTINGS = f"""
+[calendar]
+days_off = ["2026-05-04"]
 [frequency]
 normal = "1/7d"
 [routes.relay]

@@ -48,6 +48,7 @@ HELD = {
     "concurrency": [C.CONCURRENCY],
     "warmup cap used up": [C.WARMUP_CAP],
     "before the hours of the warmup": [C.WARMUP_HOURS],
+    "on a day off": [C.HOLIDAY],
     "outside the window": [C.WINDOW],
     "deferred to the window": [C.WINDOW],
     "scheduled": [C.SCHEDULE],

@@ -44,7 +44,8 @@ async def advance_campaign(context: AppContext, campaign: str) -> Advance:
         StateError: There is no such campaign.
         UnavailableError: The database or the queue is unavailable.
     """
-    planned = await asyncio.to_thread(advance, context.engine, campaign, context.clock.now(), context.hash_of)
+    now = context.clock.now()
+    planned = await asyncio.to_thread(advance, context.engine, campaign, now, context.hash_of, context.calendar)
     submitted, cursor, done = 0, 0, False
     while not done:
         step = await submit(context, campaign, cursor=cursor, rows=SLICE_ROWS)

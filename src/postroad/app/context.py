@@ -23,6 +23,7 @@ from postroad.store import migrate
 from postroad.store.engine import open_engine, sqlite_url
 
 if TYPE_CHECKING:
+    from postroad.campaign.holidays import HolidayCalendar
     from postroad.delivery.metrics import DeliveryMetrics
     from postroad.delivery.provider_lookup import Providers
     from postroad.delivery.recorder import Recorder
@@ -78,6 +79,13 @@ class AppContext:
         from postroad.shaping.config import read_shaping
 
         return read_shaping(self.settings.delivery.shaping)
+
+    @cached_property
+    def calendar(self) -> HolidayCalendar:
+        """The days on which campaigns with holidays send no mail."""
+        from postroad.campaign.holidays import HolidayCalendar
+
+        return HolidayCalendar(self.settings.calendar)
 
     @cached_property
     def submit_options(self) -> SubmitOptions:

@@ -128,6 +128,7 @@ async def _deliver(context: AppContext, queue: Queue, limits: QueueSettings) -> 
         context.hash_of,
         settings.cohort_breaker.source_field,
         settings.frequency,
+        context.calendar,
     )
     async with open_send_handler(context, queue, limits) as handler:
         reporting = asyncio.create_task(log_sent(handler.counts, queue.name, context.clock))

@@ -6,13 +6,16 @@ from datetime import datetime
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
 from postroad.campaign.audience import open_audience
+from postroad.campaign.calendar import Window, require_open_day
 from postroad.campaign.definition import CampaignDefinition, CampaignFile, read_campaign
 from postroad.campaign.file_access import read_named
+from postroad.campaign.holidays import HolidayCalendar
 from postroad.errors import ConfigError, StateError, unknown_name
 from postroad.settings import Settings
 from postroad.settings.frequency import IGNORE
@@ -55,6 +58,7 @@ def apply(
             # It does not change what recipients get, so it may change after the launch.
             _set_policy(campaign, definition)
             return _save(session, campaign)
+        _require_open_day(settings, file, now)
         if file.audience_file is not None:  # Checked for drafts only: after the launch the file may be deleted.
             read_named(file.audience_file, None, 0, where=f"{file.path}, audience.file")
         if campaign is None:
@@ -72,10 +76,17 @@ def apply(
         campaign.audience_file = str(file.audience_file) if file.audience_file else None
         campaign.job_class = definition.job_class
         campaign.time_zone = definition.time_zone or settings.time_zone
-        campaign.sending_window = definition.window.to_row() if definition.window else None
+        campaign.sending_window = definition.window_row
         _set_policy(campaign, definition)
         _replace_steps(session, campaign, file)
         return _save(session, campaign)
+
+
+def _require_open_day(settings: Settings, file: CampaignFile, now: datetime) -> None:
+    window = Window.from_row(file.definition.window_row, HolidayCalendar(settings.calendar))
+    if window is not None:
+        zone = ZoneInfo(file.definition.time_zone or settings.time_zone)
+        require_open_day(window, zone, now, where=f"{file.path}, holidays")
 
 
 def _set_policy(campaign: Campaign, definition: CampaignDefinition) -> None:
@@ -176,7 +187,7 @@ def _reject_changes(
         "steps": [(step.name, step.kind, step.settings) for step in file.steps],
         "sender": sender_id,
         "audience": file.definition.audience.name,
-        "window": file.definition.window.to_row() if file.definition.window else None,
+        "window": file.definition.window_row,
         "overflow": overflow,
     }
     changed = [field for field in stored if stored[field] != wanted[field]]

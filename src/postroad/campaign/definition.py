@@ -148,9 +148,18 @@ class CampaignDefinition(_Strict):
     time_zone: ZoneName | None = Field(default=None, description="of recipients whose time zone is not known")
     window: WindowDefinition | None = Field(default=None, description="hours in which it may send; unset: any")
     on_reply: OnReply = Field(default=OnReply.STOP, description="whether a reply ends the sequence for its writer")
+    holidays: bool = Field(default=False, description="no mail on days off and the recipient's public holidays")
     frequency: FrequencyField | None = Field(default=None, description="class of its frequency cap; unset: normal")
     overflow: OverflowDefinition | None = Field(default=None, description="other senders; unset: none")
     steps: tuple[StepDefinition, ...] = Field(min_length=1)
+
+    @property
+    def window_row(self) -> dict[str, Any] | None:
+        """The window and the holidays, as the campaign table stores them. None: it may send at any time."""
+        if self.window is None and not self.holidays:
+            return None
+        any_time = {"from": "00:00", "to": "00:00", "days": list(DAYS)}
+        return (self.window.to_row() if self.window else any_time) | ({"holidays": True} if self.holidays else {})
 
     @model_validator(mode="after")
     def _overflow_senders_are_distinct(self) -> Self:

@@ -18,6 +18,7 @@ from sqlmodel import col
 
 from postroad.campaign.calendar import Window
 from postroad.campaign.file_trial import FileTrial
+from postroad.campaign.holidays import HolidayCalendar, place_of
 from postroad.campaign.sequence import EmailPlan, email_sequence
 from postroad.errors import StateError
 from postroad.store.campaign import Campaign, CampaignState, clear_launch_error, find_campaign, steps_of
@@ -25,7 +26,7 @@ from postroad.store.campaign_run import has_run
 from postroad.store.ending import HashOf, end_suppressed, last_suppression
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
-from postroad.store.planning import awaiting_follow_up, unfrozen_members
+from postroad.store.planning import AcceptedTouch, Member, awaiting_follow_up, unfrozen_members
 from postroad.store.suppression import suppressed_sql
 from postroad.store.touch_count import counts_by_step
 from postroad.store.touches.planning import NewTouch, PlannedStep, mark_followed_up, plan_touches
@@ -42,7 +43,13 @@ class LaunchResult:
 
 
 def launch(
-    engine: sa.Engine, name: str, now: datetime, hash_of: HashOf | None = None, *, run_id: str | None = None
+    engine: sa.Engine,
+    name: str,
+    now: datetime,
+    hash_of: HashOf | None = None,
+    *,
+    run_id: str | None = None,
+    calendar: HolidayCalendar | None = None,
 ) -> LaunchResult:
     """Freeze the audience of a campaign in bounded steps, then set the campaign running. Idempotent.
 
@@ -56,6 +63,7 @@ def launch(
         hash_of: Function that hashes an address, to find hashed suppressions. Without it they are found only at
             admission.
         run_id: The Prefect run that launches the campaign. A run that was stopped cannot launch it.
+        calendar: The days without mail. None: public holidays alone.
 
     Returns:
         The frozen audience.
@@ -66,7 +74,7 @@ def launch(
     campaign, already = _begin_launch(engine, name, now, run_id)
     if not already:
         with read(engine) as connection:
-            emails = _emails(connection, campaign)
+            emails = _emails(connection, campaign, calendar)
         while _freeze_step(engine, campaign, emails, hash_of):
             pass
         already = not _finish_launch(engine, name, run_id)
@@ -128,7 +136,7 @@ def _freeze_step(engine: sa.Engine, campaign: Campaign, emails: Sequence[EmailPl
     touches = [
         NewTouch(
             member.recipient_id,
-            due.after(now, member.time_zone),
+            due.after(now, member),
             hash_of(member.address) if hash_of is not None else None,
         )
         for member in members
@@ -160,8 +168,8 @@ def _id(campaign: Campaign) -> int:
     return campaign.id
 
 
-def _emails(connection: sa.Connection, campaign: Campaign) -> list[EmailPlan]:
-    return email_sequence(steps_of(connection, _id(campaign)), Window.from_row(campaign.sending_window))
+def _emails(connection: sa.Connection, campaign: Campaign, calendar: HolidayCalendar | None = None) -> list[EmailPlan]:
+    return email_sequence(steps_of(connection, _id(campaign)), Window.from_row(campaign.sending_window, calendar))
 
 
 class _DueTimes:
@@ -170,13 +178,19 @@ class _DueTimes:
     def __init__(self, email: EmailPlan, campaign: Campaign) -> None:
         self._email = email
         self._default_zone = campaign.time_zone
-        self._known: dict[tuple[datetime, datetime | None, str | None], datetime] = {}
+        self._known: dict[tuple[datetime, datetime | None, str | None, str], datetime] = {}
 
-    def after(self, since: datetime, time_zone: str | None, planned: datetime | None = None) -> datetime:
-        key = since, planned, time_zone
+    def after(self, since: datetime, recipient: Member | AcceptedTouch, planned: datetime | None = None) -> datetime:
+        zone, window = recipient.time_zone, self._email.window
+        region = (
+            ""
+            if window is None
+            else window.region(place_of(recipient.country, recipient.subdivision), zone or "", self._default_zone)
+        )
+        key = since, planned, zone, region
         due = self._known.get(key)
         if due is None:
-            due = self._email.due_at(since, ZoneInfo(time_zone or self._default_zone), planned=planned)
+            due = self._email.due_at(since, ZoneInfo(zone or self._default_zone), planned=planned, region=region)
             self._known[key] = due
         return due
 
@@ -201,7 +215,13 @@ class Forecast:
     """Time zone of the campaign."""
 
 
-def forecast(engine: sa.Engine, name: str, now: datetime, coming: FileTrial | None = None) -> Forecast:
+def forecast(
+    engine: sa.Engine,
+    name: str,
+    now: datetime,
+    coming: FileTrial | None = None,
+    calendar: HolidayCalendar | None = None,
+) -> Forecast:
     """Return how many recipients would get the first email, and when, if the campaign was launched now.
 
     Args:
@@ -209,6 +229,7 @@ def forecast(engine: sa.Engine, name: str, now: datetime, coming: FileTrial | No
         name: Name of the campaign.
         now: Time of the launch.
         coming: Trial of the file that the launch would import first.
+        calendar: The days without mail. Only the countries of time zones are considered. None: public holidays alone.
 
     Returns:
         The forecast.
@@ -218,7 +239,7 @@ def forecast(engine: sa.Engine, name: str, now: datetime, coming: FileTrial | No
     """
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
-        first = _emails(connection, campaign)[0]
+        first = _emails(connection, campaign, calendar)[0]
         rows = connection.execute(
             sa.text(
                 f"SELECT recipient.time_zone, count(*) AS n, count(*) FILTER (WHERE {suppressed_sql()}) AS suppressed "
@@ -236,14 +257,25 @@ def forecast(engine: sa.Engine, name: str, now: datetime, coming: FileTrial | No
         recipients=zones.total(),
         suppressed=sum(row.suppressed for row in rows) + coming.suppressed,
         due=tuple(
-            ZoneForecast(time_zone=zone, due_at=first.due_at(now, ZoneInfo(zone)), recipients=recipients)
+            ZoneForecast(time_zone=zone, due_at=_first_due(first, now, zone), recipients=recipients)
             for zone, recipients in sorted(zones.items())
         ),
         time_zone=campaign.time_zone,
     )
 
 
-def advance(engine: sa.Engine, name: str, now: datetime, hash_of: HashOf | None = None) -> int:
+def _first_due(email: EmailPlan, now: datetime, zone: str) -> datetime:
+    region = email.window.region("", zone, "") if email.window is not None else ""
+    return email.due_at(now, ZoneInfo(zone), region=region)
+
+
+def advance(
+    engine: sa.Engine,
+    name: str,
+    now: datetime,
+    hash_of: HashOf | None = None,
+    calendar: HolidayCalendar | None = None,
+) -> int:
     """Plan the next email of each recipient whose last one was accepted, and end suppressed touches.
 
     The due time counts from the minute in which the previous email was accepted, or from its due time: see
@@ -254,13 +286,14 @@ def advance(engine: sa.Engine, name: str, now: datetime, hash_of: HashOf | None 
         name: Name of the campaign.
         now: The time.
         hash_of: Function that hashes an address, to find hashed suppressions.
+        calendar: The days without mail. None: public holidays alone.
 
     Returns:
         The number of planned touches.
     """
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
-        emails = _emails(connection, campaign)
+        emails = _emails(connection, campaign, calendar)
     if campaign.state is not CampaignState.RUNNING:
         return 0
     planned = 0
@@ -290,7 +323,7 @@ def _plan_follow_ups(
         touches = {
             touch.touch_id: NewTouch(
                 touch.recipient_id,
-                due.after(touch.settled_at.replace(second=0, microsecond=0), touch.time_zone, touch.due_at),
+                due.after(touch.settled_at.replace(second=0, microsecond=0), touch, touch.due_at),
                 hash_of(touch.address) if hash_of is not None else None,
             )
             for touch in accepted

@@ -1,4 +1,4 @@
-"""Preflight of a campaign's senders: their settings, their DNS, and its frequency cap."""
+"""Preflight of a campaign's senders: their settings, their DNS, its frequency cap and its days without mail."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 import sqlalchemy as sa
 
+from postroad.campaign.calendar_preflight import check_calendar
 from postroad.campaign.finding import Level, PreflightCode, PreflightFinding, campaign_finding
 from postroad.campaign.frequency import require_class
 from postroad.clock import SystemClock
@@ -24,7 +25,7 @@ from postroad.store.frequency import FrequencyRule, over_cap_in_audience
 
 
 def check_settings(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[PreflightFinding]:
-    """Yield findings about the campaign's senders, the public URL, and its frequency cap."""
+    """Yield findings about the campaign's senders, the public URL, its frequency cap and its days without mail."""
     for sender, route in senders_of(connection, campaign, "name, route"):
         if route not in settings.routes:
             what = f"its sender's route {route!r} is not in postroad.toml"
@@ -42,6 +43,7 @@ def check_settings(connection: sa.Connection, settings: Settings, campaign: Camp
         what = f"public_url {settings.public_url} is not https, so receivers offer no one-click unsubscribe (RFC 8058)"
         yield campaign_finding(PreflightCode.URL_HTTP, what, "Set public_url to an https address.")
     yield from _check_frequency(connection, settings, campaign)
+    yield from check_calendar(connection, settings, campaign, SystemClock().now())
 
 
 def _check_frequency(connection: sa.Connection, settings: Settings, campaign: Campaign) -> Iterator[PreflightFinding]:

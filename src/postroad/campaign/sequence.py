@@ -31,13 +31,14 @@ class EmailPlan:
     at: time | None
     window: Window | None = None
 
-    def due_at(self, after: datetime, zone: ZoneInfo, *, planned: datetime | None = None) -> datetime:
+    def due_at(self, after: datetime, zone: ZoneInfo, *, planned: datetime | None = None, region: str = "") -> datetime:
         """Return when the email is due.
 
         Args:
             after: When the previous email was accepted, or the campaign was launched.
             zone: The recipient's time zone.
             planned: When the previous email was due. None: at ``after``.
+            region: The region whose holidays apply.
 
         Returns:
             The time in UTC.
@@ -52,14 +53,14 @@ class EmailPlan:
             due = time_on(_day_of(after, self.at, zone) + days * _DAY, self.at, zone)
         else:
             due = due_at(add_days(after, days, zone) + rest, self.at, zone)
-        return due if self.window is None else self._opens(self.window, due, zone)
+        return due if self.window is None else self._opens(self.window, due, zone, region)
 
-    def _opens(self, window: Window, due: datetime, zone: ZoneInfo) -> datetime:
+    def _opens(self, window: Window, due: datetime, zone: ZoneInfo, region: str) -> datetime:
         """Return when the window is open: at the email's time of day if it is open then on the same day."""
-        opens = window.opens(due, zone)
+        opens = window.opens(due, zone, region)
         again = due_at(opens, self.at, zone)
         same_day = _date(again, zone) == _date(opens, zone)
-        return again if same_day and window.opens(again, zone) == again else opens
+        return again if same_day and window.opens(again, zone, region) == again else opens
 
 
 def _date(at: datetime, zone: ZoneInfo) -> date:

@@ -165,7 +165,9 @@ def _dry_run(name: str, *, links: bool, as_json: bool) -> None:
     async def work(context: AppContext) -> tuple[PreflightReport, AudienceFile | None, Forecast]:
         await asyncio.to_thread(require_launchable, context.engine, name)
         report, file = await _preflight(context, name, quiet=as_json, links=links or None)
-        return report, file, await asyncio.to_thread(forecast, context.engine, name, context.clock.now(), report.file)
+        now = context.clock.now()
+        seen = await asyncio.to_thread(forecast, context.engine, name, now, report.file, context.calendar)
+        return report, file, seen
 
     report, file, seen = with_context(work)
     if as_json:

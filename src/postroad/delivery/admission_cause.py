@@ -9,6 +9,7 @@ class AdmissionCause(StrEnum):
     """Why a claimed job was not admitted. The value begins the cause of the queue's event."""
 
     OUTSIDE_HOURS = "outside the campaign's hours"
+    HOLIDAY = "a holiday or a day off"
     COHORT_PAUSED = "cohort paused"  # and the evidence
     OVER_FREQUENCY = "over the frequency cap"  # and its class
     NO_FREQUENCY_CLASS = "no frequency class"  # and its name

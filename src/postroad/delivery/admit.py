@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from postroad.campaign.calendar import Window
+from postroad.campaign.holidays import HolidayCalendar
 from postroad.clock import Clock
 from postroad.delivery.admission_cause import AdmissionCause
 from postroad.delivery.cohort_key import cohort_of
@@ -62,6 +63,7 @@ class Admission:
         hash_of: AddressHashes | None = None,
         source_field: str = "source",
         frequency: Mapping[str, RateSetting] | None = None,
+        calendar: HolidayCalendar | None = None,
     ) -> None:
         """Set up the admission.
 
@@ -72,12 +74,14 @@ class Admission:
                 first key from then on. None: suppressions that are stored as hashes are not found.
             source_field: Merge field that names the list source of a recipient, as ``cohort_breaker.source_field``.
             frequency: Frequency caps by class, as the setting ``frequency``.
+            calendar: The days without mail, for campaigns with holidays. None: public holidays alone.
         """
         self._engine = engine
         self._clock = clock
         self._hash_of = hash_of
         self._source_field = source_field
         self._caps = frequency or {}
+        self._calendar = calendar or HolidayCalendar()
         self._windows: dict[int, tuple[Window | None, ZoneInfo]] = {}
         self._waiting: deque[_Waiting] = deque()
         self._admitting: asyncio.Task[None] | None = None
@@ -158,9 +162,9 @@ class Admission:
     def _outside_window(
         self, connection: sa.Connection, schedules: Mapping[str, JobSchedule | None]
     ) -> dict[str, Verdict]:
-        """Defer jobs outside their campaign's hours, in the recipient's time zone, until the hours begin."""
+        """Defer jobs outside their campaign's hours, or on its holidays, until its next hours begin."""
         now = self._clock.now()
-        opens: dict[tuple[int, str], datetime] = {}
+        opens: dict[tuple[int, str, str], tuple[datetime, AdmissionCause]] = {}
         closed: dict[str, Verdict] = {}
         for job_id, schedule in schedules.items():
             if schedule is None:
@@ -168,12 +172,16 @@ class Admission:
             window, zone = self._window(connection, schedule.step_id)
             if window is None:
                 continue
-            key = schedule.step_id, schedule.zone
+            region = window.region(schedule.place, schedule.zone, zone.key)
+            key = schedule.step_id, schedule.zone, region
             if key not in opens:
-                opens[key] = window.opens(now, ZoneInfo(schedule.zone) if schedule.zone else zone)
-            if opens[key] > now:
-                at_ms = int(opens[key].timestamp() * 1000)
-                closed[job_id] = Defer(at_ms=at_ms, cause=AdmissionCause.OUTSIDE_HOURS, untried=True)
+                own_zone = ZoneInfo(schedule.zone) if schedule.zone else zone
+                holiday = window.is_holiday(now, own_zone, region)
+                cause = AdmissionCause.HOLIDAY if holiday else AdmissionCause.OUTSIDE_HOURS
+                opens[key] = window.opens(now, own_zone, region), cause
+            at, cause = opens[key]
+            if at > now:
+                closed[job_id] = Defer(at_ms=int(at.timestamp() * 1000), cause=cause, untried=True)
         return closed
 
     def _in_paused_cohort(self, connection: sa.Connection, batch: Sequence[ClaimedJob]) -> dict[str, Verdict]:
@@ -199,7 +207,7 @@ class Admission:
                 .join(Step, col(Step.campaign_id) == col(Campaign.id))
                 .where(col(Step.id) == step_id)
             ).one_or_none()
-            window, zone = (Window.from_row(row[0]), row[1]) if row is not None else (None, "UTC")
+            window, zone = (Window.from_row(row[0], self._calendar), row[1]) if row is not None else (None, "UTC")
             self._windows[step_id] = window, ZoneInfo(zone)
         return self._windows[step_id]
 
@@ -237,6 +245,7 @@ class JobSchedule(msgspec.Struct, frozen=True, tag="send.v1"):
     step_id: int
     address: str = ""
     zone: str = ""
+    place: str = ""
     sender_id: int = 0
 
 

@@ -37,6 +37,8 @@ class SendJob(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_def
     """Name that all domains with the same mail hosts share. Empty: not known."""
     shaping_overrides: str = msgspec.field(default="", name="tables")
     """Tables of shaping.toml that limit its site or domain, as `site.mx.example.net`. Empty: it has no such table."""
+    place: str = ""
+    """The recipient's country, with its subdivision, of a campaign with holidays: ``DE-BY``. Empty: not known."""
     sender_id: int = 0
     """Id of the sender that replaces the campaign's own sender. 0: it is not replaced."""
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from postroad.campaign.holidays import COUNTRY_FIELD, SUBDIVISION_FIELD, place_of
 from postroad.delivery.job import SendJob, encode_job, job_id, lane_of, queue_of
 from postroad.delivery.provider_lookup import Providers
 from postroad.dns.providers import OTHER_PROVIDERS, provider_table
@@ -256,6 +257,7 @@ def _jobs_by_lane(
     plan: SubmitPlan, rows: Sequence[sa.Row[Any]], since_ms: int
 ) -> dict[tuple[int, Receiver], list[Job]]:
     busy = _busy_sites(rows)
+    has_holidays = bool(plan.campaign.sending_window and plan.campaign.sending_window.get("holidays"))
     receivers: dict[str, tuple[Receiver, str]] = {}
     lanes: dict[tuple[int, Receiver], list[Job]] = defaultdict(list)
     for touch_id, step_id, due_at, next_at, address, attributes, zone, provider, known_site, sender_id in rows:
@@ -273,6 +275,7 @@ def _jobs_by_lane(
             site=site,
             shaping_overrides=receiver.shaping_overrides,
             sender_id=sender_id,
+            place=_place(attributes) if has_holidays else "",
         )
         due_ms = epoch_ms(due_at)
         lanes[sender_id, receiver].append(
@@ -284,6 +287,10 @@ def _jobs_by_lane(
             )
         )
     return lanes
+
+
+def _place(attributes: Mapping[str, Any]) -> str:
+    return place_of(attributes.get(COUNTRY_FIELD), attributes.get(SUBDIVISION_FIELD))
 
 
 def _lane(plan: SubmitPlan, sender_id: int, receiver: Receiver) -> Lane:

@@ -37,6 +37,7 @@ class DelayCause(StrEnum):
     POSTPONED = "postponed"
     RECHECK = "recheck"
     WINDOW = "window"
+    HOLIDAY = "holiday"
     WARMUP_HOURS = "warmup_hours"
     WARMUP_CAP = "warmup_cap"
     QUOTA = "quota"
@@ -130,6 +131,10 @@ CAUSES: Final[Mapping[DelayCause, CauseText]] = {
         "Outside the campaign's hours in the recipient's time zone ({zone}): they open at {local} there, {until}.",
         "outside the campaign's hours",
     ),
+    DelayCause.HOLIDAY: CauseText(
+        "On a holiday or a day off in the recipient's time zone ({zone}): mail may leave at {local} there, {until}.",
+        "on a holiday or a day off",
+    ),
     DelayCause.WARMUP_HOURS: CauseText("Held by gate {gate} ({subject}): {why}.", "outside the hours of the warmup"),
     DelayCause.WARMUP_CAP: CauseText(
         "Held by gate {gate} ({subject}): {why}.",
@@ -204,6 +209,7 @@ CAMPAIGN_CAUSES: Final[Mapping[CampaignState, DelayCause | None]] = {
 
 ADMISSION_CAUSES: Final[Mapping[AdmissionCause, DelayCause]] = {
     AdmissionCause.OUTSIDE_HOURS: DelayCause.WINDOW,
+    AdmissionCause.HOLIDAY: DelayCause.HOLIDAY,
     AdmissionCause.COHORT_PAUSED: DelayCause.COHORT_PAUSED,
     AdmissionCause.OVER_FREQUENCY: DelayCause.FREQUENCY,
     AdmissionCause.NO_FREQUENCY_CLASS: DelayCause.FREQUENCY_CLASS,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from postroad.app.context import AppContext
+from postroad.campaign.holidays import HolidayCalendar
 from postroad.delivery.cohort_key import cohort_of
 from postroad.dns.providers import OTHER_PROVIDERS, provider_table
 from postroad.gates.name import GateName, Receiver
@@ -62,6 +63,7 @@ class SharedFacts(NamedTuple):
     caps: Mapping[str, WarmupCap]
     cohorts: Mapping[Cohort, CohortPause]
     advanced_at: datetime | None
+    calendar: HolidayCalendar
 
 
 class TouchFacts(NamedTuple):
@@ -136,6 +138,7 @@ def _shared(connection: sa.Connection, context: AppContext) -> SharedFacts:
         caps=_caps(connection, context),
         cohorts={named.pause.cohort: named.pause for named in pauses(connection)},
         advanced_at=last_heartbeat(connection, ADVANCE),
+        calendar=context.calendar,
     )
 
 

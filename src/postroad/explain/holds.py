@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Final
-from zoneinfo import ZoneInfo
 
-from postroad.campaign.calendar import Window
 from postroad.delivery.admission_cause import AdmissionCause
 from postroad.explain.cause import CAMPAIGN_CAUSES, DelayCause
 from postroad.explain.gate_holds import find_gates
 from postroad.explain.hold import Situation, TouchHold, from_ms, new_hold, utc
+from postroad.explain.hours import TouchHours
 from postroad.queue import EventKind, JobState
 from postroad.store.ledger import IN_PROGRESS, LIVE, WAITING, TouchState
 
@@ -121,18 +120,20 @@ def _with_reply(cause: str | None, reply: str | None) -> str:
 
 def _window(situation: Situation) -> Iterator[TouchHold]:
     touch = situation.touch
-    window = Window.from_row(touch.sending_window)
-    if window is None or touch.state not in WAITING or not _may_leave_later(situation):
+    hours = TouchHours.of(touch, situation.facts.shared.calendar)
+    if hours is None or touch.state not in WAITING or not _may_leave_later(situation):
         return
-    zone, now = ZoneInfo(touch.zone), situation.now
+    now = situation.now
     after = max(now, from_ms(situation.not_before_ms or 0), touch.due_at)
-    then, at_once = window.opens(after, zone), window.opens(now, zone)
+    then, at_once = hours.opens(after), hours.opens(now)
     if then > after or at_once > now:
         opens = then if then > after else at_once
-        closed = list(window.closed_between(now - timedelta(days=8), now + timedelta(milliseconds=1), zone))
+        closed = list(hours.closed_between(now - timedelta(days=8), now + timedelta(milliseconds=1)))
         since = max(closed[-1][0], touch.due_at) if closed and closed[-1][1] > now >= touch.due_at else None
-        local = f"{opens.astimezone(zone):%Y-%m-%d %H:%M}"
-        yield new_hold(situation, DelayCause.WINDOW, since=since, until=opens, zone=touch.zone, local=local)
+        local = f"{opens.astimezone(hours.zone):%Y-%m-%d %H:%M}"
+        holiday = hours.is_holiday(after if then > after else now)
+        cause = DelayCause.HOLIDAY if holiday else DelayCause.WINDOW
+        yield new_hold(situation, cause, since=since, until=opens, zone=touch.zone, local=local)
 
 
 def _may_leave_later(situation: Situation) -> bool:

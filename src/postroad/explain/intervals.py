@@ -10,17 +10,18 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
 from postroad.app.context import AppContext
 from postroad.campaign.calendar import Window
+from postroad.campaign.holidays import HolidayCalendar
 from postroad.delivery.admission_cause import AdmissionCause
 from postroad.delivery.cohort_key import cohort_of
 from postroad.explain.cause import ADMISSION_CAUSES, CAMPAIGN_CAUSES, DelayCause, block_cause
 from postroad.explain.charge import Charge, DelayInterval, charge
 from postroad.explain.facts import gates_of
+from postroad.explain.hours import TouchHours
 from postroad.queue import BlockKind, EventKind, JobDetails, JobState
 from postroad.store.cohort import Cohort, CohortPause, cohort_keys
 from postroad.store.dns_report import SenderHold
@@ -50,6 +51,7 @@ class TouchPast(NamedTuple):
     holds: Sequence[SenderHold]
     changes: Sequence[ShapingChange]
     warmups: Sequence[WarmingIdentity]
+    calendar: HolidayCalendar | None = None
 
 
 def load_pasts(
@@ -78,6 +80,7 @@ def load_pasts(
             holds=holds[touch.sender],
             changes=_of_gates(context, touch, changes[touch.sender]),
             warmups=warmups[touch.sender],
+            calendar=context.calendar,
         )
         for touch in touches
     }
@@ -178,9 +181,9 @@ def _of_events(events: Sequence[TouchEventRow]) -> Iterator[DelayInterval]:
 
 
 def _of_hours(past: TouchPast, start: datetime, end: datetime) -> Iterator[DelayInterval]:
-    window = Window.from_row(past.touch.sending_window)
-    if window is not None:
-        for closed in window.closed_between(start, end, ZoneInfo(past.touch.zone)):
+    campaign = TouchHours.of(past.touch, past.calendar)
+    if campaign is not None:
+        for closed in campaign.closed_between(start, end):
             yield _interval(DelayCause.WINDOW, past.touch.zone, *closed)
     for identity in past.warmups:
         hours = Window(start=identity.warmup.opens, end=identity.warmup.closes, days=frozenset(range(7)))

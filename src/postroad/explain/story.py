@@ -11,13 +11,13 @@ import sqlalchemy as sa
 from msgspec import Struct
 
 from postroad.app.context import AppContext
-from postroad.campaign.calendar import Window
 from postroad.errors import StateError, UnavailableError
 from postroad.explain.cause import DelayCause
 from postroad.explain.charge import Charge, total_ms
 from postroad.explain.facts import TouchFacts, hashes_of, load_facts
 from postroad.explain.hold import Situation, TouchHold, from_ms
 from postroad.explain.holds import find_holds
+from postroad.explain.hours import TouchHours
 from postroad.explain.intervals import TouchPast, delay_of, load_pasts
 from postroad.explain.subject import Subject, parse_subject, unknown_address
 from postroad.explain.timeline import PersonRows, TimelineEntry, timeline
@@ -270,8 +270,8 @@ def earliest_of(situation: Situation, holds: list[TouchHold]) -> datetime | None
     not_before = from_ms(situation.not_before_ms) if situation.not_before_ms is not None else situation.now
     ends = [hold.until for hold in holds if hold.until is not None]
     after = max(situation.now, touch.due_at, not_before, *ends)
-    window = Window.from_row(touch.sending_window)
-    return after if window is None else window.opens(after, ZoneInfo(touch.zone))
+    hours = TouchHours.of(touch, situation.facts.shared.calendar)
+    return after if hours is None else hours.opens(after)
 
 
 def answer_of(messages: list[MessageStory], *, suppressed: bool, sure: bool) -> str:

@@ -149,8 +149,8 @@ def _explain_by_queue(
     words += [hold.detail for hold in holds if hold.detail]
     words += _words_of(holds, (DelayCause.DEFERRAL, DelayCause.NO_WORKER))
     ending = _words_of(holds, _ENDING)
-    first = _words_of(holds, (*_FREQUENCY, DelayCause.WINDOW, DelayCause.COHORT_PAUSED))
-    window = causes.get(DelayCause.WINDOW)
+    first = _words_of(holds, (*_FREQUENCY, DelayCause.WINDOW, DelayCause.HOLIDAY, DelayCause.COHORT_PAUSED))
+    window = causes.get(DelayCause.WINDOW) or causes.get(DelayCause.HOLIDAY)
     if window is not None:
         held_by = held_by or "hours"
         not_before = None if not_before is None or window.until is None else max(not_before, _ms(window.until))

@@ -131,7 +131,7 @@ def _launch(environment: RehearsalEnvironment, file: CampaignFile, rows: Path, p
     ).imported
     check(context.engine, context.settings, context.signer, name).require_ok()
     environment.store_providers()
-    launch(context.engine, name, now)
+    launch(context.engine, name, now, calendar=context.calendar)
     return _Launched(campaign=name, imported=imported, at=now)
 
 

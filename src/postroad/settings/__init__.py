@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from postroad.errors import ConfigError
 from postroad.settings.bounce import BounceSettings, InboundSettings, SourceKind, SourceSettings
+from postroad.settings.calendar import CalendarSettings
 from postroad.settings.canary import CanarySettings
 from postroad.settings.cohort import CohortBreakerSettings, EvidenceSettings
 from postroad.settings.delivery import DeliverySettings
@@ -74,6 +75,7 @@ __all__ = [
     "MAX_DURATION_MS",
     "REPLY_TOKEN",
     "BounceSettings",
+    "CalendarSettings",
     "CanarySettings",
     "CohortBreakerSettings",
     "DeliverySettings",
@@ -183,6 +185,7 @@ class Settings(BaseSettings):
     cohort_breaker: CohortBreakerSettings = CohortBreakerSettings()
     dns: DnsSettings = DnsSettings()
     dns_health: DnsHealthSettings = DnsHealthSettings()
+    calendar: CalendarSettings = CalendarSettings()
     canary: CanarySettings | None = Field(default=None, description="unset: no canary is sent")
     files: FilesSettings = FilesSettings()
     preflight: PreflightSettings = PreflightSettings()

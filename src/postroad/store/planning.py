@@ -12,6 +12,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from postroad.store.bulk import any_of
+from postroad.store.recipient import place_sql
 from postroad.store.touches.planning import PlannedStep
 from postroad.store.types import UtcDateTime
 
@@ -25,6 +26,8 @@ class Member(NamedTuple):
     recipient_id: int
     address: str
     time_zone: str | None
+    country: str | None
+    subdivision: str | None
 
 
 class AcceptedTouch(NamedTuple):
@@ -34,6 +37,8 @@ class AcceptedTouch(NamedTuple):
     recipient_id: int
     address: str
     time_zone: str | None
+    country: str | None
+    subdivision: str | None
     settled_at: datetime
     due_at: datetime
 
@@ -53,7 +58,8 @@ def unfrozen_members(connection: sa.Connection, audience_id: int, step: PlannedS
         "ORDER BY recipient_id LIMIT :limit"
     )
     statement = sa.text(
-        f"SELECT id, address, time_zone FROM recipient WHERE id {any_of(connection, members)} ORDER BY id"
+        f"SELECT id, address, time_zone, {place_sql(connection)} FROM recipient "
+        f"WHERE id {any_of(connection, members)} ORDER BY id"
     )
     values = {"audience_id": audience_id, "last": last, "limit": limit}
     return [Member(*row) for row in connection.execute(statement, values)]
@@ -64,8 +70,9 @@ def awaiting_follow_up(
 ) -> list[AcceptedTouch]:
     """Return touches of a step, accepted or skipped, after which the next email is not planned, ordered by id."""
     statement = sa.text(
-        "SELECT accepted.id, accepted.recipient_id, recipient.address, recipient.time_zone, accepted.settled_at, "
-        "accepted.due_at FROM (SELECT id, recipient_id, settled_at, due_at FROM touch WHERE campaign_id = :campaign_id "
+        "SELECT accepted.id, accepted.recipient_id, recipient.address, recipient.time_zone, "
+        f"{place_sql(connection)}, accepted.settled_at, accepted.due_at FROM "
+        "(SELECT id, recipient_id, settled_at, due_at FROM touch WHERE campaign_id = :campaign_id "
         "AND step_id = :step_id AND follow_up AND state IN ('accepted', 'skipped') AND id > :after "
         "ORDER BY id LIMIT :limit) AS accepted CROSS JOIN recipient "
         "WHERE recipient.id = accepted.recipient_id ORDER BY accepted.id"
@@ -74,6 +81,8 @@ def awaiting_follow_up(
         sa.column("recipient_id", sa.Integer()),
         sa.column("address", sa.Text()),
         sa.column("time_zone", sa.Text()),
+        sa.column("country", sa.Text()),
+        sa.column("subdivision", sa.Text()),
         sa.column("settled_at", UtcDateTime()),
         sa.column("due_at", UtcDateTime()),
     )

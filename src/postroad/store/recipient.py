@@ -65,6 +65,13 @@ class AudienceImport(SQLModel, table=True):
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
+def place_sql(connection: sa.Connection) -> str:
+    """Return SQL of two columns of ``recipient``: the merge fields ``country`` and ``subdivision``."""
+    on_sqlite = connection.dialect.name == "sqlite"
+    field = "json_extract(recipient.attributes, '$.{name}')" if on_sqlite else "recipient.attributes ->> '{name}'"
+    return ", ".join(f"{field.format(name=name)} AS {name}" for name in ("country", "subdivision"))
+
+
 class AudienceMember(SQLModel, table=True):
     """A recipient in an audience, and the last import that contained the recipient."""
 

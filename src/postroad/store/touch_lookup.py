@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from postroad.store.bulk import any_of, id_rows
 from postroad.store.campaign import CampaignState
 from postroad.store.ledger import SENDER_OF_TOUCH, TouchState
+from postroad.store.recipient import place_sql
 from postroad.store.suppression import SuppressionReason
 from postroad.store.types import UtcDateTime
 
@@ -21,6 +22,7 @@ class FoundTouch(NamedTuple):
     """One touch, with its campaign and its recipient. ``zone``: the time zone in which ``sending_window`` holds.
 
     ``launched_at``, ``paused_at``, ``paused_by``: of its campaign. ``provider``, ``site``: from the last DNS lookup.
+    ``own_zone``: the recipient's time zone, if it is known. ``country``, ``subdivision``: merge fields.
     """
 
     id: int
@@ -47,6 +49,9 @@ class FoundTouch(NamedTuple):
     domain: str
     provider: str | None
     site: str | None
+    own_zone: str | None = None
+    country: str | None = None
+    subdivision: str | None = None
 
 
 class FoundSuppression(NamedTuple):
@@ -60,7 +65,8 @@ class FoundSuppression(NamedTuple):
 
 _TOUCHES = f"""
 SELECT touch.id, touch.step_id, touch.state, touch.due_at, touch.next_at, touch.settled_at, touch.reply,
-  recipient.address, COALESCE(recipient.time_zone, campaign.time_zone) AS zone, campaign.name AS campaign,
+  recipient.address, COALESCE(recipient.time_zone, campaign.time_zone) AS zone,
+  recipient.time_zone AS own_zone, {{place}}, campaign.name AS campaign,
   campaign.state AS campaign_state, campaign.audience_id, campaign.warmup, campaign.sending_window,
   step.name AS step, sender.address AS sender, touch.recipient_id, touch.campaign_id, campaign.launched_at,
   campaign.paused_at, campaign.paused_by, recipient.domain, mail_domain.provider, mail_domain.site
@@ -79,6 +85,9 @@ _COLUMNS = (
     sa.column("reply", sa.Text()),
     sa.column("address", sa.Text()),
     sa.column("zone", sa.Text()),
+    sa.column("own_zone", sa.Text()),
+    sa.column("country", sa.Text()),
+    sa.column("subdivision", sa.Text()),
     sa.column("campaign", sa.Text()),
     sa.column("campaign_state", sa.Text()),
     sa.column("audience_id", sa.Integer()),
@@ -149,7 +158,7 @@ def touches_of_recipient(
 
 
 def _touches(connection: sa.Connection, where: str, values: dict[str, Any]) -> list[FoundTouch]:
-    statement = sa.text(_TOUCHES.format(where=where))
+    statement = sa.text(_TOUCHES.format(where=where, place=place_sql(connection)))
     return [
         FoundTouch(**{**row, "state": TouchState(row["state"]), "campaign_state": CampaignState(row["campaign_state"])})
         for row in connection.execute(statement.columns(*_COLUMNS), values).mappings()

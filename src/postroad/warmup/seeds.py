@@ -187,11 +187,11 @@ def _require_fit(file: CampaignFile, sender: str) -> None:
             where=f"{file.path}, steps",
             remedy="Remove the wait: the emails alternate from day to day.",
         )
-    if definition.window is not None or any(step.settings["at"] is not None for step in file.steps):
+    if definition.window_row is not None or any(step.settings["at"] is not None for step in file.steps):
         raise ConfigError(
-            "the campaign has a window or times, but seed mail uses the hours of the warmup",
+            "the campaign has a window or times, or holidays, but seed mail uses the hours of the warmup",
             where=str(file.path),
-            remedy="Remove window and at.",
+            remedy="Remove window, holidays and at.",
         )
 
 
