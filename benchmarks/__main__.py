@@ -1,4 +1,4 @@
-"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|message|submit|import|bounce|dns|startup`.
+"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|message|submit|import|bounce|dns|startup|forecast`.
 
 Exits with 1 at a missed bar.
 """
@@ -22,6 +22,7 @@ from benchmarks import (
     comparison,
     delivery,
     dns_health,
+    forecast,
     growth,
     nsd,
     one_message,
@@ -184,6 +185,15 @@ def start(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
     figures = startup.start_up(startup.QUICK if quick else startup.Effort())
     where = circumstances("no server", _command())
     _tell("startup", where, figures, startup.MEASURES, [], as_json=as_json, write_readme=write_readme)
+
+
+@app.command(name="forecast")
+def foresee(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
+    """Measure time and memory of a forecast for a million recipients."""
+    effort = forecast.QUICK if quick else forecast.Effort()
+    figures = asyncio.run(forecast.forecast(effort))
+    where = circumstances("no server", _command())
+    _tell("forecast", where, figures, forecast.measures(effort), [], as_json=as_json, write_readme=write_readme)
 
 
 def _report(name: str, run: Run, measures: Sequence[Measure], *, as_json: bool, write_readme: bool) -> None:

@@ -54,6 +54,7 @@ EXPLAINED = (
 CALLS: dict[str, Call] = {
     # These read.
     "campaign status": Call((), ("campaign.name", "step.name")),
+    "campaign forecast": Call((SPRING, "--what-if", f"sender.{BAD}.rate=1/1s")),
     "campaign preview": Call(("spring",), ("first_name",)),
     "audience list": Call((), ("audience.name",)),
     "audience refusals": Call(

@@ -30,6 +30,8 @@ TYPOS = {
     ("campaign proof", "as_address"): [
         *("campaign", "proof", "spring", "--to", "me@example.org", "--as", "rob@example.org"),
     ],
+    ("campaign forecast", "name"): ["campaign", "forecast", "sprong"],
+    ("campaign forecast", "what_if"): ["campaign", "forecast", "spring", "--what-if", "sender.nws.rate=1/1s"],
     ("campaign status", "name"): ["campaign", "status", "sprong"],
     ("campaign pause", "name"): ["campaign", "pause", "sprong"],
     ("campaign resume", "name"): ["campaign", "resume", "sprong"],
@@ -112,7 +114,7 @@ NEW = {
 
 NO_NAMES = {
     *("rate", "drain", "metrics_host", "smtp", "lmtp", "host", "speed", "start", "within", "since", "to", "until"),
-    *("for_", "reply", "reason", "by", "why", "sender_ip", "helo", "resolver", "seed"),
+    *("for_", "reply", "reason", "by", "why", "deadline", "sender_ip", "helo", "resolver", "seed"),
     *("at", "field", "key"),
     *("persona", "algorithm"),  # One of a few words: any other word ends with 2, and a list of them.
 }

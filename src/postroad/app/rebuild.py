@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from postroad.app.context import AppContext
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.operations import rebuild
@@ -50,11 +52,12 @@ async def rebuild_queue(context: AppContext, queue: Queue, *, by: str) -> Rebuil
     Raises:
         UnavailableError: The database or the queue is unavailable.
     """
-    await context.gates(queue).apply()
+    gates = context.gates(queue)
+    await gates.apply()
     return await rebuild.rebuild(
         context.engine,
         queue,
         context.recorder(queue, by),
-        context.submit_options,
+        replace(context.submit_options, gates=gates),
         now=context.clock.now(),
     )

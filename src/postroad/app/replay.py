@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from postroad.app.context import AppContext
 from postroad.operations import dead_letters
@@ -24,4 +25,5 @@ async def replay(context: AppContext, queue: Queue, ids: Sequence[str]) -> int:
         UsageError: An id is not that of a touch.
         UnavailableError: The database or the queue is unavailable.
     """
-    return await dead_letters.replay(context.engine, queue, ids, context.submit_options, now=context.clock.now())
+    options = replace(context.submit_options, gates=context.gates(queue))
+    return await dead_letters.replay(context.engine, queue, ids, options, now=context.clock.now())

@@ -30,9 +30,10 @@ async def submit(context: AppContext, campaign: str, *, cursor: int, rows: int) 
         UnavailableError: The database or the queue is unavailable. What was not submitted is still planned.
     """
     queue = await context.queue(await asyncio.to_thread(queue_name, context.engine, campaign))
-    await context.gates(queue).apply()
+    gates = context.gates(queue)
+    await gates.apply()
     now, horizon_ms = context.clock.now(), context.settings.delivery.horizon_ms
     if cursor == 0:
         await asyncio.to_thread(overflow, context.engine, context.settings, campaign, now=now, horizon_ms=horizon_ms)
-    options = replace(context.submit_options, providers=await context.providers())
+    options = replace(context.submit_options, providers=await context.providers(), gates=gates)
     return await submit_due(context.engine, queue, campaign, options, now=now, cursor=cursor, limit=rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from postroad.app.context import AppContext
 from postroad.delivery.job import MAIL_QUEUES, parse_touch_id
 from postroad.operations.unknown import Resolution, resolve_job, resolve_touch
@@ -28,4 +30,5 @@ async def resolve(context: AppContext, queue: Queue, id_: str, resolution: Resol
         return
     parse_touch_id(id_)  # Nothing is written for an id that cannot be one.
     await context.recorder(queue, "resolve").drain()
-    await resolve_touch(context.engine, queue, id_, resolution, context.submit_options, by=by, now=context.clock.now())
+    options = replace(context.submit_options, gates=context.gates(queue))
+    await resolve_touch(context.engine, queue, id_, resolution, options, by=by, now=context.clock.now())

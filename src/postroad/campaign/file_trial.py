@@ -25,7 +25,8 @@ _ROWS: Final = 1_000
 class FileTrial:
     """Effect of a file's import on an audience.
 
-    ``zones``: new members who would get mail, by their time zone. ``suppressed``: new members who would not get mail.
+    ``destinations``: new members who would get mail, by domain and time zone. ``suppressed``: new members who would not
+    get mail.
     ``known``: hashes of all addresses in the file. ``tried``: recipients whose renderings were tried.
     """
 
@@ -33,12 +34,20 @@ class FileTrial:
     refused: int = 0
     suppressed: int = 0
     tried: int = 0
-    zones: Counter[str | None] = field(default_factory=Counter)
+    destinations: Counter[tuple[str, str | None]] = field(default_factory=Counter)
     known: set[int] = field(default_factory=set)
 
     @property
+    def zones(self) -> Counter[str | None]:
+        """New members who would get mail, by their time zone."""
+        zones: Counter[str | None] = Counter()
+        for (_, zone), recipients in self.destinations.items():
+            zones[zone] += recipients
+        return zones
+
+    @property
     def new(self) -> int:
-        return self.zones.total() + self.suppressed
+        return self.destinations.total() + self.suppressed
 
 
 def try_file(
@@ -112,7 +121,7 @@ def _try_recipients(
         if address in suppressed or f"@{domain}" in suppressed:
             result.suppressed += 1
         else:
-            result.zones[zone] += 1
+            result.destinations[domain, zone] += 1
 
 
 _STORED = (

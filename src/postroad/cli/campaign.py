@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from postroad.cli.campaign_delays import delays
+from postroad.cli.campaign_forecast import forecast as forecast_command
 from postroad.cli.campaign_proof import proof
 from postroad.cli.campaign_status import status
 from postroad.cli.context import with_context
@@ -258,6 +259,7 @@ def preview_(
 
 app.command("proof")(proof)
 app.command("status")(status)
+app.command("forecast")(forecast_command)
 app.command("delays")(delays)
 
 

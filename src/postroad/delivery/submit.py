@@ -20,6 +20,7 @@ from postroad.campaign.holidays import COUNTRY_FIELD, SUBDIVISION_FIELD, place_o
 from postroad.delivery.job import SendJob, encode_job, job_id, lane_of, queue_of
 from postroad.delivery.provider_lookup import Providers
 from postroad.dns.providers import OTHER_PROVIDERS, provider_table
+from postroad.gates.controller import GateController
 from postroad.gates.name import Receiver, SenderRoute
 from postroad.mail.address import domain_of
 from postroad.mail.template import RESERVED, compile_template
@@ -50,7 +51,8 @@ class SubmitOptions:
 
     ``expire_ms``: a job expires so long after it is due. ``horizon_ms``: touches that are due so soon are submitted.
     ``shaping``: tells which sites and domains have lanes of their own; None: as shipped, none. ``providers``: looks up
-    the mail hosts of unknown domains; None: they are not looked up.
+    the mail hosts of unknown domains; None: they are not looked up. ``gates``: limits new gates before the first job
+    gets there; None: the next run of the controller does.
     """
 
     expire_ms: int
@@ -58,6 +60,7 @@ class SubmitOptions:
     warming: Warming = field(default_factory=dict)
     shaping: Shaping | None = None
     providers: Providers | None = None
+    gates: GateController | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +250,8 @@ async def enqueue_touches(queue: Queue, plan: SubmitPlan, rows: Sequence[sa.Row[
             await queue.enqueue(_lane(plan, sender_id, receiver), jobs)
 
     lanes = _jobs_by_lane(plan, rows, since_ms)
+    if plan.options.gates is not None:
+        await plan.options.gates.limit([gate for key in lanes for gate in _lane(plan, *key).gates])
     results = await asyncio.gather(*(put(*key, jobs) for key, jobs in lanes.items()), return_exceptions=True)
     for result in results:
         if result is not None:

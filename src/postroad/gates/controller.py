@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import sqlalchemy as sa
 
 from postroad.gates.plan import Contribution, GateChange, SourceTraits, plan_changes
-from postroad.queue import FOREVER_MS, GateState, Queue
+from postroad.queue import FOREVER_MS, Gate, GateState, Queue
 from postroad.store.engine import translate_db_errors, write_connection
 from postroad.store.shaping import acquire_lock
 
@@ -77,6 +77,22 @@ class GateController:
         self._expiring = expiring
         self._sources = [*sources, *([expiring] if expiring is not None else [])]
         self._locking = {source.traits.name for source in self._sources if source.traits.locks}
+        self._seen: set[str] = set()  # gates of the queue
+        self._coming: set[str] = set()  # gates of lanes that the queue gets next
+
+    async def limit(self, gates: Collection[str]) -> None:
+        """Set the limits of gates before the first job gets there. A gate that was seen before is not read again.
+
+        Args:
+            gates: Names of gates of lanes, which the queue may not have yet.
+
+        Raises:
+            UnavailableError: The database or the queue is unavailable.
+        """
+        new = set(gates) - self._seen - self._coming
+        if new:
+            self._coming |= new
+            await self.apply()
 
     async def apply(self, *, only: str | None = None) -> list[GateChange]:
         """Set the gates that differ from the merged limits.
@@ -113,7 +129,9 @@ class GateController:
 
     async def _plan(self, only: str | None) -> list[GateChange]:
         states = {state.gate.name: state for state in await self._queue.gates()}
-        contributions = [wanted for source in self._sources for wanted in await source.contribute(states)]
+        self._seen |= states.keys()
+        shown = {name: new_gate(name) for name in self._coming} | states
+        contributions = [wanted for source in self._sources for wanted in await source.contribute(shown)]
         changes = plan_changes(states, contributions, [source.traits for source in self._sources])
         return [change for change in changes if only is None or change.gate == only]
 
@@ -141,6 +159,11 @@ class GateController:
             if close_expired and self._expiring is not None:
                 self._expiring.close_expired(connection)
             connection.commit()
+
+
+def new_gate(name: str) -> GateState:
+    """Return the state of a gate that no job has passed and that has no limit."""
+    return GateState(gate=Gate(name=name), in_flight=0, parked_lanes=0, capacity=None, next_check_ms=None)
 
 
 def count_corrected(changes: Iterable[GateChange]) -> int:

@@ -1,0 +1,272 @@
+"""Makes the forecast of a campaign: when its mail leaves, what holds it, and what would help."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from sqlmodel import Session, col, select
+
+from postroad.app.context import AppContext
+from postroad.campaign.calendar import Window
+from postroad.campaign.file_trial import FileTrial
+from postroad.campaign.sequence import EmailPlan, email_sequence
+from postroad.delivery.job import queue_of
+from postroad.errors import PostroadError, StateError
+from postroad.forecast.demand import (
+    RecipientGroup,
+    Router,
+    first_arrivals,
+    follow_up_arrivals,
+    members,
+    utc,
+    waiting_arrivals,
+)
+from postroad.forecast.gates import SimulatedGate, WarmupGate
+from postroad.forecast.limits import GateInputs, LimitSources, read_gates
+from postroad.forecast.report import (
+    CampaignForecast,
+    HelpForecast,
+    HourForecast,
+    StepForecast,
+    holds_of,
+    late_messages,
+)
+from postroad.forecast.simulate import WINDOW, Arrival, LaneKey, SimulatedRun, Simulation
+from postroad.forecast.what_if import apply_changes
+from postroad.queue import GateState
+from postroad.store.campaign import Campaign, CampaignState, Sender, find_campaign, steps_of
+from postroad.store.engine import read
+
+HELPS = 3
+"""Gates that a forecast tries to double: those that hold mail longest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastRequest:
+    """What to forecast. ``changes``: values of the settings to replace. ``coming``: the file that a launch imports."""
+
+    campaign: str
+    deadline: datetime | None = None
+    changes: Mapping[str, str] | None = None
+    coming: FileTrial | None = None
+
+
+async def forecast_campaign(context: AppContext, request: ForecastRequest) -> CampaignForecast:
+    """Forecast a campaign: a draft as if it was launched now, and one that is launched from what is left of it.
+
+    Args:
+        context: The open parts. If the queue cannot be reached, its own limits and pauses are missing.
+        request: What to forecast.
+
+    Returns:
+        The forecast.
+
+    Raises:
+        StateError: There is no such campaign, or it has ended; or a change names no setting.
+        UsageError: The value of a change is not valid.
+        UnavailableError: The database is unavailable.
+    """
+    settings, shaping = apply_changes(context.settings, context.shaping, request.changes or {})
+    now = context.clock.now()
+    campaign, emails, senders = await asyncio.to_thread(_read_campaign, context.engine, request.campaign)
+    journey = _Journey(campaign, emails, senders)
+    router = Router(shaping, campaign.time_zone)
+    arrivals = await asyncio.to_thread(journey.arrivals, context.engine, router, now, request.coming)
+    states, notes = await _states(context, campaign)
+    sources = LimitSources(
+        engine=context.engine,
+        settings=settings,
+        shaping=shaping,
+        states=states,
+        queue=queue_of(campaign),
+        clock=context.clock,
+    )
+    routes = {sender.address: sender.route for sender in settings.senders.values()}
+    inputs = await read_gates(sources, campaign.name, journey.lanes(arrivals), routes)
+    return await asyncio.to_thread(_forecast, journey, arrivals, inputs, request, now, notes)
+
+
+def _read_campaign(engine: sa.Engine, name: str) -> tuple[Campaign, list[EmailPlan], list[str]]:
+    """Return a campaign, its emails, and the addresses of its sender and of those that overflow may use."""
+    with read(engine) as connection:
+        campaign = find_campaign(connection, name)
+        if campaign.state in (CampaignState.FINISHED, CampaignState.CANCELLED):
+            raise StateError(f"campaign {name} is {campaign.state}: nothing of it is still to be sent")
+        assert campaign.id is not None  # noqa: S101  (read from its table)
+        emails = email_sequence(steps_of(connection, campaign.id), Window.from_row(campaign.sending_window))
+        ids = [campaign.sender_id, *(campaign.overflow["senders"] if campaign.overflow else [])]
+        rows = Session(connection).exec(select(Sender.id, Sender.address).where(col(Sender.id).in_(ids)))
+        addresses = dict(rows.all())
+    return campaign, emails, [addresses[id_] for id_ in ids]
+
+
+class _Journey:
+    """A campaign in a forecast: its emails, its senders, and the rules by which messages follow and move."""
+
+    def __init__(self, campaign: Campaign, emails: list[EmailPlan], senders: Sequence[str]) -> None:
+        self.campaign = campaign
+        self.emails = emails
+        self.senders = senders
+        self.window = Window.from_row(campaign.sending_window)
+        self._due: dict[tuple[int, int, int, str], float] = {}
+
+    def arrivals(self, engine: sa.Engine, router: Router, now: datetime, coming: FileTrial | None) -> list[Arrival]:
+        """Read what is still to be sent, and what other campaigns have waiting at the same gates."""
+        with read(engine) as connection:
+            others = self._others(connection, router, now)
+            if self.campaign.launched_at is None:
+                found = [*members(connection, self.campaign), *_coming(coming)]
+                return others + first_arrivals(iter(found), self.emails[0], self.senders[0], router, now)
+            return [
+                *others,
+                *waiting_arrivals(connection, self.campaign, self.emails, router, now),
+                *follow_up_arrivals(connection, self.campaign, self.emails, router, self.senders[0], self.next_due),
+            ]
+
+    def _others(self, connection: sa.Connection, router: Router, now: datetime) -> list[Arrival]:
+        running = select(Campaign).where(Campaign.state == CampaignState.RUNNING, Campaign.id != self.campaign.id)
+        campaigns = Session(connection).exec(running).all()
+        return [
+            arrival
+            for other in campaigns
+            if not other.warmup
+            for arrival in waiting_arrivals(connection, other, [], router, now)
+        ]
+
+    def lanes(self, arrivals: Iterable[Arrival]) -> set[LaneKey]:
+        """Return every lane that a message may take: also those of the senders that take over."""
+        own = {arrival.lane for arrival in arrivals}
+        return own | {lane._replace(sender=sender) for lane in own if lane.campaign for sender in self.senders}
+
+    def next_due(self, step: int, sent: float, due: float, zone: str) -> float:
+        """Return when the next email is due, after one that was sent and one that was due at these times."""
+        key = (step, int(sent // 60), int(due // 60), zone)
+        if key not in self._due:
+            email = self.emails[step + 1]
+            self._due[key] = email.due_at(utc(key[1] * 60), ZoneInfo(zone), planned=utc(due)).timestamp()
+        return self._due[key]
+
+    def take_over(
+        self, gates: Mapping[LaneKey, Sequence[SimulatedGate]], due: Arrival, waiting: Mapping[LaneKey, float]
+    ) -> list[Arrival]:
+        """Move what exceeds the caps of the campaign's sender to the other senders, as overflow does."""
+        overflow = self.campaign.overflow
+        if overflow is None or not due.lane.campaign or due.lane.sender != self.senders[0]:
+            return [due]
+        until = due.due + overflow["within_ms"] / 1000
+        left, taken = due.messages, list[Arrival]()
+        for place, sender in enumerate(self.senders):
+            lane = due.lane._replace(sender=sender)
+            warming = [gate for gate in gates[lane] if isinstance(gate, WarmupGate)]
+            ahead = sum(n for other, n in waiting.items() if (other.sender, other.provider) == (sender, lane.provider))
+            capacity = min((gate.capacity_until(due.due, until) - ahead for gate in warming), default=left)
+            part = min(left, max(capacity, 0.0))
+            if part > 0:
+                taken.append(due._replace(lane=lane, messages=part))
+            left -= part
+            if place == 0 and not warming:
+                return [due]
+        if left > 0:  # No other sender can take these.
+            taken.append(due._replace(messages=left))
+        return taken
+
+    def simulate(
+        self, arrivals: Sequence[Arrival], inputs: GateInputs, now: datetime, factors: Mapping[str, float] | None = None
+    ) -> SimulatedRun:
+        """Run the simulation with gates of its own."""
+        gates = inputs.open(factors)
+        return Simulation(
+            arrivals,
+            gates.__getitem__,
+            steps=len(self.emails),
+            next_due=self.next_due,
+            window=self.window,
+            own=self.senders[0],
+            take_over=partial(self.take_over, gates),
+        ).run(now.timestamp())
+
+
+def _coming(coming: FileTrial | None) -> Iterable[tuple[RecipientGroup, int]]:
+    for (domain, zone), number in (coming.destinations if coming is not None else Counter()).items():
+        yield RecipientGroup(domain, None, None, zone), number
+
+
+async def _states(context: AppContext, campaign: Campaign) -> tuple[dict[str, GateState], tuple[str, ...]]:
+    """Return the gates of the queue, or a note that they are missing."""
+    try:
+        queue = await context.queue(queue_of(campaign))
+        return {state.gate.name: state for state in await queue.gates()}, ()
+    except PostroadError as error:
+        return {}, (f"The queue cannot be reached, so its own limits and pauses are missing: {error.message}",)
+
+
+def _forecast(
+    journey: _Journey,
+    arrivals: Sequence[Arrival],
+    inputs: GateInputs,
+    request: ForecastRequest,
+    now: datetime,
+    notes: tuple[str, ...],
+) -> CampaignForecast:
+    run = journey.simulate(arrivals, inputs, now)
+    own = [arrival for arrival in arrivals if arrival.lane.campaign]
+    deadline = request.deadline
+    hours = sorted((key, messages) for key, messages in run.hours.items() if messages > 0)
+    held = sorted(run.held.items(), key=lambda item: -item[1])
+    return CampaignForecast(
+        campaign=journey.campaign.name,
+        launched=journey.campaign.launched_at is not None,
+        made_at=now,
+        recipients=round(sum(arrival.messages for arrival in own)),
+        messages=sum(messages for _, _, messages in run.steps.values()),
+        ends_at=utc(run.ended) if run.ended is not None else None,
+        deadline=deadline,
+        late=late_messages(run, deadline),
+        overflow={sender: round(messages, 2) for sender, messages in run.overflow.items()},
+        steps=tuple(
+            StepForecast(
+                step=journey.emails[step].name,
+                messages=round(messages, 2),
+                first_at=utc(first),
+                last_at=utc(last),
+            )
+            for step, (first, last, messages) in sorted(run.steps.items())
+        ),
+        holds=holds_of(held),
+        helps=_helps(journey, arrivals, inputs, now, run) if run.ended is not None else (),
+        hours=tuple(
+            HourForecast(hour=utc(hour), sender=sender, provider=provider, messages=round(messages, 2))
+            for (hour, sender, provider), messages in hours
+        ),
+        notes=notes,
+    )
+
+
+def _helps(
+    journey: _Journey, arrivals: Sequence[Arrival], inputs: GateInputs, now: datetime, run: SimulatedRun
+) -> tuple[HelpForecast, ...]:
+    """Return what would let the campaign end earlier: twice the limit of each gate that holds mail longest."""
+    assert run.ended is not None  # noqa: S101  (only where it ends)
+    causes: Counter[str] = Counter()
+    for hold, seconds in run.held.items():
+        if hold.cause != WINDOW:
+            causes[hold.cause] += int(seconds)
+    helps = []
+    for gate, _ in causes.most_common(HELPS):
+        ended = journey.simulate(arrivals, inputs, now, {gate: 2.0}).ended
+        if ended is not None and ended < run.ended:
+            helps.append(
+                HelpForecast(
+                    change=f"twice the limit of {gate}",
+                    ends_at=utc(ended),
+                    hours_earlier=round((run.ended - ended) / 3600, 2),
+                )
+            )
+    return tuple(sorted(helps, key=lambda one: one.ends_at))
