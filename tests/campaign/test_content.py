@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -268,3 +269,14 @@ def test_words_of_scripts_without_blanks_are_compared_by_character() -> None:
     assert shared_words(words("春のセールは明日から"), words("明日から春のセール")) > 0.8
     assert shared_words(words(STORY), words(OTHER)) < MIN_SHARED < shared_words(words(STORY), words(f"{STORY} {OTHER}"))
     assert words("See https://a.example/x or a@b.example, 12 of 34") == {"see"}
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "a@", "http://a ", "://", "www.", "春", "{{ name|default('x') }} ", "https://b.example.com/\n"]
+)
+def test_a_long_text_is_checked_in_little_time(project: CampaignProject, text: str) -> None:
+    project.fill(["a@example.com,,Ada"])
+    long = text * (1_000 if "{" in text else 900_000 // len(text.encode()))
+    begun = time.process_time()
+    found(project, html=f"<p>{STORY}</p>", text=long)
+    assert time.process_time() - begun < 15  # Quadratic time would be hours.

@@ -14,6 +14,7 @@ from postroad.campaign.link_check import LinkChecker, follow_links
 from postroad.campaign.preflight import PreflightReport, check
 from postroad.campaign.spam_score import spam_finding
 from postroad.dns.public_address import networks
+from postroad.errors import DataError
 from postroad.smtp.tls import client_context
 
 Progress = Callable[[str, int, int], None]
@@ -73,5 +74,8 @@ async def _score(context: AppContext, url: str, content: CheckedContent) -> list
     if not trial.samples:
         return []
     address, attributes = trial.samples[0]
-    message = trial.message.merge(0, address, attributes, context.clock.now())
+    try:
+        message = trial.message.merge(0, address, attributes, context.clock.now())
+    except DataError:  # A template may choose at random.
+        return []
     return [await spam_finding(url, trial.name, message)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,8 +26,8 @@ CLIP_BYTES: Final = 102 * 1024
 MIN_SHARED: Final = 0.5
 """Smallest share of the words of the shorter part that the other part has, too.
 
-Both parts of published mails share at least 0.95. Of two unrelated mails in one language the median is 0.3, and one
-pair of ten shares more than 0.5.
+The parts of 16 mails in published test data share at least 0.95. Of two unrelated mails in it the median is 0.3, and
+one pair of ten shares more than 0.5.
 """
 MIN_WORDS: Final = 10
 """Parts with fewer distinct words are not compared, and a part with fewer says hardly anything."""
@@ -34,7 +35,6 @@ MUCH: Final = 50
 """Distinct words of a part that says much."""
 MAX_READ: Final = 500_000
 """Characters of HTML of a step's messages after which no other one is read: about a second."""
-_ADDRESS: Final = re.compile(r"\w+://\S+|\S+@\S+|www\.\S+")
 # Scripts without blanks between words: each character counts as a word.
 _WORD: Final = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]|[^\W\d_]{3,}")
 
@@ -77,10 +77,7 @@ def check_content(step: AuthoredStep, reader: HtmlBodyReader, public_url: str) -
         The findings and links.
     """
     where, trial = step.trial.name, step.trial
-    renderings = [
-        (address, trial.message.render({**attributes, **trial.message.reserved_fields(0, address)}))
-        for address, attributes in trial.samples
-    ]
+    renderings = list(_renderings(trial))
     findings = [
         *subject_findings(where, [rendering.subject for _, rendering in renderings]),
         *_size_findings(where, renderings),
@@ -109,6 +106,13 @@ def check_content(step: AuthoredStep, reader: HtmlBodyReader, public_url: str) -
     # Several messages have the same problem.
     distinct = {(finding.code, finding.place or finding.what): finding for finding in reversed(findings)}
     return CheckedContent(step=step, findings=tuple(reversed(distinct.values())), links=tuple(dict.fromkeys(links)))
+
+
+def _renderings(trial: StepTrial) -> Iterator[tuple[str, Rendering]]:
+    for address, attributes in trial.samples:
+        # The trial rendered it with other values of the same kind. A filter such as `random` may decide otherwise.
+        with suppress(DataError):
+            yield address, trial.message.render({**attributes, **trial.message.reserved_fields(0, address)})
 
 
 def _within_limit(renderings: list[tuple[str, Rendering]]) -> Iterator[Rendering]:
@@ -185,7 +189,12 @@ def _image_findings(step: AuthoredStep, content: HtmlContent) -> Iterator[Prefli
 
 def words(text: str) -> set[str]:
     """Return the distinct words of a text, without addresses and numbers."""
-    return set(_WORD.findall(_ADDRESS.sub(" ", text).casefold()))
+    tokens = (token for token in text.casefold().split() if not _is_address(token))
+    return {word for token in tokens for word in _WORD.findall(token)}
+
+
+def _is_address(token: str) -> bool:
+    return "://" in token or "@" in token or token.startswith(("www.", "(www."))
 
 
 def shared_words(text: set[str], html: set[str]) -> float:

@@ -7,11 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from itertools import islice
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from postroad.campaign.finding import PreflightCode, PreflightFinding, step_finding
 from postroad.dns.public_address import may_connect
+from postroad.mail.html_content import MAX_ELEMENTS
 
 _URL: Final = re.compile(r"https?://[^\s<>\"'\\^`]+", re.IGNORECASE)
 _AFTER_URL: Final = ".,;:!?)]}*'"
@@ -47,10 +49,13 @@ class StepLink:
 
 
 def links_of_text(text: str, *, lines: bool) -> Iterator[StepLink]:
-    """Yield the web links of a text. ``lines``: whether it is a template, whose lines are of use."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        for found in _URL.finditer(line):
-            yield StepLink(href=found[0].rstrip(_AFTER_URL), part="text", line=number if lines else None)
+    """Yield the web links of a text, `MAX_ELEMENTS` at most. ``lines``: whether it is a template, with lines of use."""
+    links = (
+        StepLink(href=found[0].rstrip(_AFTER_URL), part="text", line=number if lines else None)
+        for number, line in enumerate(text.split("\n"), start=1)
+        for found in _URL.finditer(line)
+    )
+    return islice(links, MAX_ELEMENTS)
 
 
 def link_findings(where: str, links: Iterable[StepLink]) -> Iterator[PreflightFinding]:
@@ -61,7 +66,7 @@ def link_findings(where: str, links: Iterable[StepLink]) -> Iterator[PreflightFi
         links: The links of its templates, and after them those of its messages. A link of a message is ignored if a
             template has its host.
     """
-    problems: defaultdict[tuple[PreflightCode, str], list[StepLink]] = defaultdict(list)
+    problems: defaultdict[tuple[PreflightCode, str], dict[StepLink, None]] = defaultdict(dict)
     of_templates: set[tuple[str, str, str]] = set()
     for link in links:
         parsed = split_url(link.href)
@@ -73,9 +78,10 @@ def link_findings(where: str, links: Iterable[StepLink]) -> Iterator[PreflightFi
         elif site in of_templates:
             continue
         code = link_problem(link)
-        if code is not None and link not in problems[code, link.part]:
-            problems[code, link.part].append(link)
-    for (code, part), found in problems.items():
+        if code is not None:
+            problems[code, link.part][link] = None
+    for (code, part), distinct in problems.items():
+        found = list(distinct)
         named = ", ".join(dict.fromkeys(_named(code, link) for link in found))
         yield step_finding(
             code,
