@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from prefect.input import RunInput
 from pydantic import BaseModel, ConfigDict, Field
 
-from postroad.campaign.definition import NAME_PATTERN
+from postroad.campaign.steps import NAME_PATTERN
 
 NO_LINE_BREAK = "(?!\\n)"
 """Follows `$`, which in Python also matches before a final line break. The server validates forms with Python, its page

@@ -18,6 +18,7 @@ from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES
 from postroad.store.ending import complete_cancellations
 from postroad.store.engine import write
+from postroad.store.enrolment import fold_enrolment_counts
 from postroad.store.retention import Before, Deleted, delete_old, delete_old_mails, delete_old_recipient_events
 from postroad.store.touch_count import fold_counts
 from tasks.policy import retried
@@ -86,6 +87,7 @@ async def tidy_ledger() -> int:
 def _fold_counts(engine: sa.Engine) -> None:
     with write(engine) as connection:
         fold_counts(connection)
+        fold_enrolment_counts(connection)
 
 
 @retried("delete what is old")

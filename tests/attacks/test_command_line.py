@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.params import Params
-from postroad.campaign.definition import NAME_PATTERN
+from postroad.campaign.steps import NAME_PATTERN
 from postroad.cli.app import MAX_WORD_CHARACTERS
 from tests.cli.enumerate import commands
 from tests.cli.site import Site, a_site

@@ -18,7 +18,10 @@ from postroad.campaign.status import finish_if_done
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.store.campaign import OnReply
 from postroad.store.engine import read, write
+from postroad.store.enrolment import ExitReason, enrolments_by_step
+from postroad.store.enrolments.changes import Entrance, Place, enter
 from postroad.store.ledger import TouchState, delivery_events
+from postroad.store.types import JSON_OBJECT
 from tests.bounce import mails
 from tests.bounce.ledger import LedgerFixture
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
@@ -112,6 +115,24 @@ def test_what_is_on_the_wire_arrives_and_is_the_last(story: Story) -> None:
         connection.execute(sa.text(move), {"id": story.waits})
     advance(story.ledger.engine, "spring", NOW)
     assert story.states(story.touch) == ["accepted", "accepted", "cancelled", "cancelled"]
+
+
+def test_a_reply_ends_a_journey_and_plans_no_step_ahead(story: Story) -> None:
+    ledger, (first, wait, *_) = story.ledger, story.steps
+    with write(ledger.engine) as connection:
+        journey = sa.text("UPDATE campaign SET journey = :journey WHERE id = :id")
+        journey = journey.bindparams(sa.bindparam("journey", type_=JSON_OBJECT))
+        connection.execute(journey, {"journey": {"exit": None, "goal": None}, "id": story.campaign})
+        of_touch = sa.text("SELECT recipient_id FROM touch WHERE id = :id")
+        ada, bob = (connection.execute(of_touch, {"id": id_}).scalar_one() for id_ in (story.touch, story.bob))
+        entrances = [Entrance(ada, Place(wait, due_at=NOW)), Entrance(bob, Place(first))]
+        enter(connection, story.campaign, entrances, NOW)
+    assert ledger.process(story.reply()).ended == [story.waits]
+    assert story.states(story.touch) == ["accepted", "cancelled"]
+    with read(ledger.engine) as connection:
+        found = enrolments_by_step(connection, story.campaign)
+    assert found[wait].exited == {ExitReason.REPLIED: 1}
+    assert found[first].active == 1
 
 
 def test_a_campaign_continues_while_a_recipient_waits_for_a_step(story: Story) -> None:

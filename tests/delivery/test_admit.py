@@ -14,14 +14,18 @@ from pydantic import SecretStr
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import SendJob, decode_job, encode_job, job_id
 from postroad.delivery.recorder import Recorder
+from postroad.field_types import FieldType
 from postroad.mail.address_hash import AddressHashes
 from postroad.queue import Gate, Job, Queue, Rate
 from postroad.queue.redis.client import connect
+from postroad.segment.parse import parse
+from postroad.segment.tree import to_json
 from postroad.settings import BounceSettings
 from postroad.store.campaign import Campaign, CampaignState
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import SuppressionReason, suppress
+from postroad.store.types import JSON_OBJECT
 from tests.delivery.queue_of_touches import lane, noted, state_of
 from tests.kit.clock import FakeClock
 from tests.store.rows import add_campaign, add_recipient, add_touch, suppress_recipient
@@ -161,3 +165,31 @@ async def test_a_hash_of_an_older_key_suppresses_and_becomes_one_of_the_first(
     with write(engine) as connection:
         kept = connection.execute(sa.text("SELECT address FROM suppression")).scalars().all()
     assert kept == [AddressHashes(new)("a@example.com")]
+
+
+async def test_who_matches_the_exit_of_the_campaign_gets_no_mail(
+    engine: sa.Engine, queue: Queue, clock: FakeClock
+) -> None:
+    jobs = add(engine, "", "", "", "")
+    stays, leaves, doubtful, without = (int(job.id) for job in jobs)
+    journey = {"exit": to_json(parse("plan = 'paid'", {"plan": FieldType.TEXT})), "goal": None}
+    with write(engine) as connection:
+        connection.execute(sa.update(Campaign).values(journey=journey))
+        for touch, plan in ((stays, "trial"), (leaves, "paid"), (doubtful, "paid")):
+            fields = sa.text(
+                "UPDATE recipient SET attributes = :fields WHERE id = (SELECT recipient_id FROM touch WHERE id = :id)"
+            ).bindparams(sa.bindparam("fields", type_=JSON_OBJECT))
+            connection.execute(fields, {"fields": {"plan": plan}, "id": touch})
+        connection.execute(sa.text("UPDATE touch SET state = 'sending', claim = 7 WHERE id = :id"), {"id": doubtful})
+    await queue.enqueue(lane(), jobs)
+    batch = {job.id: job for job in (await queue.claim("w", want=100, lease_ms=10**9, nonce="n")).jobs}
+    verdicts = await Admission(engine, clock)(list(batch.values()))
+    # What an earlier claim may have sent is not known: its state must not become `cancelled`.
+    assert {id_: getattr(verdict, "cause", "") for id_, verdict in verdicts.items()} == {
+        str(leaves): "exit: plan = 'paid'",
+        str(doubtful): "claimed before, and the result of that claim is not known",
+    }
+    await queue.settle("w", [(batch[id_], verdict) for id_, verdict in verdicts.items()])
+    await Recorder(engine=engine, queue=queue, clock=clock, name="r", bounce=BounceSettings()).drain()
+    states = [state_of(engine, touch).value for touch in (stays, leaves, doubtful, without)]
+    assert states == ["sending", "cancelled", "unknown", "sending"]

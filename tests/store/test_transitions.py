@@ -22,7 +22,7 @@ from postroad.store.touches.ending import (
     suppress_touches,
     suppress_touches_of,
 )
-from postroad.store.touches.planning import mark_followed_up
+from postroad.store.touches.planning import mark_followed_up, mark_left
 from postroad.store.touches.results import TouchResult, apply_results, record_returned, resolve_unknown
 from postroad.store.touches.sending import (
     Claim,
@@ -139,6 +139,7 @@ WRITES: list[tuple[TouchEvent, Target, Callable[[Case], object]]] = [
         lambda case: assign_senders(case.connection, [NewSender(case.id, other_sender(case), "cap")], 1, LATER),
     ),
     (E.FOLLOWED_UP, None, lambda case: mark_followed_up(case.connection, [case.id])),
+    (E.LEFT, None, lambda case: mark_left(case.connection, [case.id])),
     (E.DELETED, None, lambda case: delete_touches(case.connection, [case.id])),
 ]
 NAMES = [f"{event}-{target or 'same'}" for event, target, _ in WRITES]
@@ -166,7 +167,9 @@ def add_case(connection: sa.Connection, event: TouchEvent, state: TouchState, me
     campaign, (step,) = add_campaign(connection)
     add_campaign(connection)  # its sender is another one
     touch = add_touch(connection, campaign, step, state, claim=CLAIM)
-    statement = sa.text("UPDATE touch SET follow_up = :met, sender_id = :sender, settled_at = :at WHERE id = :id")
+    statement = sa.text(
+        "UPDATE touch SET follow_up = :met, enrolled = :met, sender_id = :sender, settled_at = :at WHERE id = :id"
+    )
     sender = None
     if event is TouchEvent.REASSIGNED and not met:
         sender = connection.execute(sa.text("SELECT min(id) FROM sender")).scalar_one()

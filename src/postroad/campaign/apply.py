@@ -19,7 +19,7 @@ from postroad.campaign.holidays import HolidayCalendar
 from postroad.errors import ConfigError, StateError, unknown_name
 from postroad.settings import Settings
 from postroad.settings.frequency import IGNORE
-from postroad.store.campaign import Campaign, CampaignState, Sender, Step, StepKind, save_files
+from postroad.store.campaign import Campaign, CampaignState, Sender, Step, save_files
 from postroad.store.engine import read, write
 from postroad.store.recipient import Audience
 
@@ -106,6 +106,7 @@ def _save(session: Session, campaign: Campaign) -> Campaign:
 
 def _replace_steps(session: Session, campaign: Campaign, file: CampaignFile) -> None:
     connection = session.connection()
+    campaign.journey = file.journey
     session.add(campaign)
     session.flush()
     assert campaign.id is not None  # noqa: S101  (flushed)
@@ -117,7 +118,7 @@ def _replace_steps(session: Session, campaign: Campaign, file: CampaignFile) -> 
                 campaign_id=campaign.id,
                 position=position,
                 name=step.name,
-                kind=StepKind(step.kind),
+                kind=step.kind,
                 settings=step.settings,
             )
         )
@@ -177,11 +178,12 @@ def _reject_changes(
     steps = session.exec(select(Step).where(Step.campaign_id == campaign.id).order_by(col(Step.position))).all()
     audience = session.exec(select(Audience.name).where(Audience.id == campaign.audience_id)).one()
     stored = {
-        "steps": [(step.name, step.kind.value, step.settings) for step in steps],
+        "steps": [(step.name, step.kind, step.settings) for step in steps],
         "sender": campaign.sender_id,
         "audience": audience,
         "window": campaign.sending_window,
         "overflow": campaign.overflow,
+        **{name: (campaign.journey or {}).get(name) for name in ("exit", "goal")},
     }
     wanted = {
         "steps": [(step.name, step.kind, step.settings) for step in file.steps],
@@ -189,6 +191,7 @@ def _reject_changes(
         "audience": file.definition.audience.name,
         "window": file.definition.window_row,
         "overflow": overflow,
+        **{name: (file.journey or {}).get(name) for name in ("exit", "goal")},
     }
     changed = [field for field in stored if stored[field] != wanted[field]]
     if changed:

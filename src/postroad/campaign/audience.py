@@ -19,9 +19,9 @@ from sqlmodel import Session, col, select
 
 from postroad.campaign.csv_check import CsvSummary, check_csv, require_unchanged
 from postroad.campaign.csv_file import FilePosition, open_csv
-from postroad.campaign.definition import NAME_PATTERN
 from postroad.campaign.file_access import FileRules
 from postroad.campaign.intake import ValidatedRows, validate_rows
+from postroad.campaign.steps import NAME_PATTERN
 from postroad.errors import DataError, StateError, UsageError
 from postroad.store.engine import read, write
 from postroad.store.recipient import (

@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from postroad.campaign.csv_check import check_csv, require_unchanged
 from postroad.campaign.csv_file import open_csv
 from postroad.campaign.csv_header import ADDRESS, merge_field_name
-from postroad.campaign.definition import NAME_PATTERN
 from postroad.campaign.intake import RefusedRow, encode_json
+from postroad.campaign.steps import NAME_PATTERN
 from postroad.errors import DataError
 from postroad.field_types import WRITE, FieldType, read_date_ms
 from postroad.mail.address import normalise_address

@@ -17,16 +17,19 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from postroad.campaign.calendar import Window
+from postroad.campaign.due_times import DueTimes
 from postroad.campaign.file_trial import FileTrial
-from postroad.campaign.holidays import HolidayCalendar, place_of
-from postroad.campaign.sequence import EmailPlan, email_sequence
+from postroad.campaign.holidays import HolidayCalendar
+from postroad.campaign.journey_pass import advance_enrolments, freeze_journey, notice_goals, open_pass
+from postroad.campaign.sequence import EmailPlan, email_sequence, first_email
 from postroad.errors import StateError
 from postroad.store.campaign import Campaign, CampaignState, clear_launch_error, find_campaign, steps_of
 from postroad.store.campaign_run import has_run
 from postroad.store.ending import HashOf, end_suppressed, last_suppression
 from postroad.store.engine import read, write
+from postroad.store.enrolment import enrolments_by_step
 from postroad.store.ledger import TouchState
-from postroad.store.planning import AcceptedTouch, Member, awaiting_follow_up, unfrozen_members
+from postroad.store.planning import awaiting_follow_up, unfrozen_members
 from postroad.store.suppression import suppressed_sql
 from postroad.store.touch_count import counts_by_step
 from postroad.store.touches.planning import NewTouch, PlannedStep, mark_followed_up, plan_touches
@@ -73,19 +76,30 @@ def launch(
     """
     campaign, already = _begin_launch(engine, name, now, run_id)
     if not already:
-        with read(engine) as connection:
-            emails = _emails(connection, campaign, calendar)
-        while _freeze_step(engine, campaign, emails, hash_of):
-            pass
+        if campaign.journey is not None:
+            freeze_journey(engine, campaign, hash_of, calendar)
+        else:
+            with read(engine) as connection:
+                emails = _emails(connection, campaign, calendar)
+            while _freeze_step(engine, campaign, emails, hash_of):
+                pass
         already = not _finish_launch(engine, name, run_id)
     if campaign.launch_error is not None:
         with write(engine) as connection:
             clear_launch_error(connection, name)
+    audience, suppressed = _frozen(engine, campaign)
+    return LaunchResult(campaign=name, audience=audience, suppressed=suppressed, already=already)
+
+
+def _frozen(engine: sa.Engine, campaign: Campaign) -> tuple[int, int]:
+    """Return the size of the frozen audience, and how many of it are suppressed at the first email."""
     with read(engine) as connection:
-        first = _emails(connection, campaign)[0]
-        counts = counts_by_step(connection, _id(campaign)).get(first.step_id, {})
-    suppressed = counts.get(TouchState.SUPPRESSED, 0)
-    return LaunchResult(campaign=name, audience=sum(counts.values()), suppressed=suppressed, already=already)
+        counts = counts_by_step(connection, _id(campaign))
+        if campaign.journey is not None:
+            enrolled = sum(step.total for step in enrolments_by_step(connection, _id(campaign)).values())
+            return enrolled, sum(states.get(TouchState.SUPPRESSED, 0) for states in counts.values())
+        first = counts.get(_emails(connection, campaign)[0].step_id, {})
+    return sum(first.values()), first.get(TouchState.SUPPRESSED, 0)
 
 
 def _begin_launch(engine: sa.Engine, name: str, now: datetime, run_id: str | None) -> tuple[Campaign, bool]:
@@ -132,7 +146,7 @@ def _freeze_step(engine: sa.Engine, campaign: Campaign, emails: Sequence[EmailPl
         members = unfrozen_members(connection, campaign.audience_id, step)
     if not members:
         return False
-    due = _DueTimes(emails[0], campaign)
+    due = DueTimes(emails[0], campaign)
     touches = [
         NewTouch(
             member.recipient_id,
@@ -170,29 +184,6 @@ def _id(campaign: Campaign) -> int:
 
 def _emails(connection: sa.Connection, campaign: Campaign, calendar: HolidayCalendar | None = None) -> list[EmailPlan]:
     return email_sequence(steps_of(connection, _id(campaign)), Window.from_row(campaign.sending_window, calendar))
-
-
-class _DueTimes:
-    """Caches due times of an email, which are slow to compute. Recipients share few time zones and minutes."""
-
-    def __init__(self, email: EmailPlan, campaign: Campaign) -> None:
-        self._email = email
-        self._default_zone = campaign.time_zone
-        self._known: dict[tuple[datetime, datetime | None, str | None, str], datetime] = {}
-
-    def after(self, since: datetime, recipient: Member | AcceptedTouch, planned: datetime | None = None) -> datetime:
-        zone, window = recipient.time_zone, self._email.window
-        region = (
-            ""
-            if window is None
-            else window.region(place_of(recipient.country, recipient.subdivision), zone or "", self._default_zone)
-        )
-        key = since, planned, zone, region
-        due = self._known.get(key)
-        if due is None:
-            due = self._email.due_at(since, ZoneInfo(zone or self._default_zone), planned=planned, region=region)
-            self._known[key] = due
-        return due
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +230,8 @@ def forecast(
     """
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
-        first = _emails(connection, campaign, calendar)[0]
+        window = Window.from_row(campaign.sending_window, calendar)
+        first = first_email(steps_of(connection, _id(campaign)), window)
         rows = connection.execute(
             sa.text(
                 f"SELECT recipient.time_zone, count(*) AS n, count(*) FILTER (WHERE {suppressed_sql()}) AS suppressed "
@@ -278,6 +270,8 @@ def advance(
 ) -> int:
     """Plan the next email of each recipient whose last one was accepted, and end suppressed touches.
 
+    In a journey, move the enrolments for which an email or a time has ended.
+
     The due time counts from the minute in which the previous email was accepted, or from its due time: see
     `EmailPlan`. The work is done in bounded steps. If there is nothing to do, nothing is written.
 
@@ -293,13 +287,20 @@ def advance(
     """
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
-        emails = _emails(connection, campaign, calendar)
     if campaign.state is not CampaignState.RUNNING:
         return 0
+    if campaign.journey is not None:
+        end_suppressed(engine, _id(campaign), now, hash_of)  # First: their enrolments exit.
+        context = open_pass(engine, name, now, hash_of, calendar)
+        planned = advance_enrolments(context)
+        notice_goals(context)
+        return planned
+    with read(engine) as connection:
+        emails = _emails(connection, campaign, calendar)
     planned = 0
     for number, (earlier, later) in enumerate(pairwise(emails), start=2):
         step = PlannedStep(_id(campaign), later.step_id, follow_up=number < len(emails))
-        planned += _plan_follow_ups(engine, campaign, earlier, step, _DueTimes(later, campaign), hash_of, now)
+        planned += _plan_follow_ups(engine, campaign, earlier, step, DueTimes(later, campaign), hash_of, now)
     end_suppressed(engine, _id(campaign), now, hash_of)
     return planned
 
@@ -309,7 +310,7 @@ def _plan_follow_ups(
     campaign: Campaign,
     earlier: EmailPlan,
     step: PlannedStep,
-    due: _DueTimes,
+    due: DueTimes,
     hash_of: HashOf | None,
     now: datetime,
 ) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
+from itertools import takewhile
 from typing import assert_never
 from zoneinfo import ZoneInfo
 
@@ -63,6 +64,29 @@ class EmailPlan:
         return again if same_day and window.opens(again, zone, region) == again else opens
 
 
+def wait_over(wait: timedelta, after: datetime, planned: datetime, zone: ZoneInfo) -> datetime:
+    """Return when a wait is over that no email follows directly.
+
+    Days are calendar days of the recipient. A small delay of the step before it does not add up, and a wait of whole
+    weeks keeps the weekday, as in `EmailPlan`.
+
+    Args:
+        wait: The wait.
+        after: When the step before it ended.
+        planned: When that was due.
+        zone: The recipient's time zone.
+
+    Returns:
+        The time in UTC.
+    """
+    days, rest = divmod(wait, _DAY)
+    if days > 0 and not rest and days % _WEEK_DAYS == 0:
+        after = add_days(planned, _whole_weeks(_date(after, zone) - _date(planned, zone)), zone)
+    elif after - planned <= min(_LATE, wait / 2):
+        after = min(after, planned)
+    return add_days(after, days, zone) + rest
+
+
 def _date(at: datetime, zone: ZoneInfo) -> date:
     return at.astimezone(zone).date()
 
@@ -79,7 +103,11 @@ def _whole_weeks(late: timedelta) -> int:
 
 
 def email_sequence(steps: Sequence[Step], window: Window | None = None) -> list[EmailPlan]:
-    """Return the emails of a campaign in order, each with the sum of the waits before it and the campaign's window."""
+    """Return the emails of a campaign in order, each with the sum of the waits before it and the campaign's window.
+
+    Raises:
+        ValueError: The campaign is a journey: the order of its emails differs from recipient to recipient.
+    """
     plans: list[EmailPlan] = []
     wait = timedelta()
     for step in steps:
@@ -92,6 +120,21 @@ def email_sequence(steps: Sequence[Step], window: Window | None = None) -> list[
                 time_of_day = time.fromisoformat(at) if at else None
                 plans.append(EmailPlan(step_id=step.id, name=step.name, wait=wait, at=time_of_day, window=window))
                 wait = timedelta()
+            case StepKind.WAIT_UNTIL | StepKind.IF:
+                raise ValueError(f"step {step.name} belongs to a journey")
             case _:
                 assert_never(step.kind)
     return plans
+
+
+def first_email(steps: Sequence[Step], window: Window | None = None) -> EmailPlan:
+    """Return the first email of a campaign, with the waits before it.
+
+    In a journey that begins with a condition or a date, it is the first one that a recipient may get, without its time
+    of day: no email is due earlier.
+    """
+    before = list(takewhile(lambda step: step.kind is StepKind.WAIT, steps))
+    email = next(step for step in steps if step.kind is StepKind.EMAIL)
+    direct = steps[len(before)] is email
+    [plan] = email_sequence([*before, email], window if direct else None)
+    return plan if direct else replace(plan, at=None)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from postroad.campaign.sequence import email_sequence
-from postroad.store.campaign import Campaign, CampaignState, find_campaign, steps_of
+from postroad.store.campaign import Campaign, CampaignState, Step, StepKind, find_campaign, steps_of
 from postroad.store.engine import read, write
+from postroad.store.enrolment import EnrolmentState, ExitReason, StepEnrolments, any_active, enrolments_by_step
+from postroad.store.enrolments.pending import any_failed
 from postroad.store.ledger import LIVE, TouchState
 from postroad.store.planning import any_follow_up
 from postroad.store.touch_count import counts_by_step
@@ -34,10 +36,51 @@ class StepSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CampaignSummary:
-    """State of a campaign. ``audience`` is the frozen audience: the touches of the first step.
+class PlaceSummary:
+    """Enrolments at one step of any kind."""
 
-    ``paused_by`` describes who paused it, ``launch_error`` why its last launch failed.
+    step: str
+    kind: StepKind
+    enrolments: StepEnrolments
+
+
+@dataclass(frozen=True, kw_only=True)
+class JourneySummary:
+    """Enrolments of a journey: enrolled = active + completed + exited, at every step and for all steps."""
+
+    places: tuple[PlaceSummary, ...]
+
+    @property
+    def enrolled(self) -> int:
+        return sum(place.enrolments.total for place in self.places)
+
+    @property
+    def active(self) -> int:
+        return sum(place.enrolments.active for place in self.places)
+
+    @property
+    def completed(self) -> int:
+        return sum(place.enrolments.completed for place in self.places)
+
+    @property
+    def exited(self) -> dict[ExitReason, int]:
+        """Exited enrolments by reason, without reasons that no enrolment has."""
+        counts = {reason: sum(place.enrolments.exited[reason] for place in self.places) for reason in ExitReason}
+        return {reason: n for reason, n in counts.items() if n}
+
+    @property
+    def goal(self) -> int:
+        """How many reached the goal."""
+        return sum(place.enrolments.goal for place in self.places)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CampaignSummary:
+    """State of a campaign.
+
+    ``audience`` is the frozen audience: the touches of the first step, or the enrolments of a journey. ``journey``:
+    None for a campaign without enrolments. ``paused_by`` describes who paused it, ``launch_error`` why its last launch
+    failed.
     """
 
     campaign: str
@@ -50,6 +93,7 @@ class CampaignSummary:
     paused_by: str | None
     launch_failed_at: datetime | None
     launch_error: str | None
+    journey: JourneySummary | None = None
 
     @property
     def settled(self) -> bool:
@@ -72,31 +116,53 @@ def summary(engine: sa.Engine, name: str) -> CampaignSummary:
 def _summary(connection: sa.Connection, campaign: Campaign) -> CampaignSummary:
     assert campaign.id is not None  # noqa: S101  (read from its table)
     counts = counts_by_step(connection, campaign.id)
+    rows = steps_of(connection, campaign.id)
     steps = tuple(
         StepSummary(
-            name=email.name,
-            counts={state: counts.get(email.step_id, {}).get(state, 0) for state in TouchState},
+            name=step.name,
+            counts={state: counts.get(step.id or 0, {}).get(state, 0) for state in TouchState},
         )
-        for email in email_sequence(steps_of(connection, campaign.id))
+        for step in rows
+        if step.kind is StepKind.EMAIL
     )
-    next_due_at = connection.execute(
-        # Not min(): without statistics of a new campaign, PostgreSQL would read all planned touches.
-        sa.text(
-            "SELECT due_at FROM touch WHERE campaign_id = :id AND state = 'planned' ORDER BY due_at, id LIMIT 1"
-        ).columns(sa.column("due_at", UtcDateTime())),
-        {"id": campaign.id},
-    ).scalar()
+    journey = _journey_summary(connection, campaign.id, rows) if campaign.journey is not None else None
     return CampaignSummary(
         campaign=campaign.name,
         state=campaign.state,
-        audience=steps[0].touches if steps else 0,
+        audience=journey.enrolled if journey is not None else steps[0].touches if steps else 0,
         steps=steps,
         launched_at=campaign.launched_at,
-        next_due_at=next_due_at,
+        next_due_at=_next_due_at(connection, campaign.id),
         paused_at=campaign.paused_at,
         paused_by=campaign.paused_by,
         launch_failed_at=campaign.launch_failed_at,
         launch_error=campaign.launch_error,
+        journey=journey,
+    )
+
+
+def _next_due_at(connection: sa.Connection, campaign_id: int) -> datetime | None:
+    """Return when the next planned touch is due, or the next wait of an enrolment is over."""
+    # Not min(): without statistics of a new campaign, PostgreSQL would read all planned touches.
+    pending = (
+        "touch WHERE campaign_id = :id AND state = 'planned'",
+        f"enrolment WHERE campaign_id = :id AND state = '{EnrolmentState.ACTIVE}' AND due_at IS NOT NULL",
+    )
+    found = []
+    for rows in pending:
+        statement = sa.text(f"SELECT due_at FROM {rows} ORDER BY due_at, id LIMIT 1")
+        due_at = connection.execute(statement.columns(sa.column("due_at", UtcDateTime())), {"id": campaign_id}).scalar()
+        found += [due_at] if due_at is not None else []
+    return min(found, default=None)
+
+
+def _journey_summary(connection: sa.Connection, campaign_id: int, steps: Sequence[Step]) -> JourneySummary:
+    found = enrolments_by_step(connection, campaign_id)
+    return JourneySummary(
+        places=tuple(
+            PlaceSummary(step=step.name, kind=step.kind, enrolments=found.get(step.id or 0, StepEnrolments()))
+            for step in steps
+        )
     )
 
 
@@ -134,7 +200,7 @@ def campaigns_stopped_since(engine: sa.Engine, since: datetime) -> list[str]:
 
 
 def finish_if_done(engine: sa.Engine, name: str, now: datetime) -> bool:
-    """Set a running campaign to finished if every touch has ended and no follow-up is left to plan.
+    """Set a running campaign to finished if every touch and enrolment has ended and no follow-up is left to plan.
 
     Call it after `plan.advance`. Touches with the state ``unknown`` count as ended: an operator resolves them.
 
@@ -163,4 +229,6 @@ def _is_done(connection: sa.Connection, campaign: Campaign) -> bool:
     if campaign.state is not CampaignState.RUNNING or campaign.launched_at is None:
         return False
     live = any(step.live for step in _summary(connection, campaign).steps)
-    return not live and not any_follow_up(connection, campaign.id)
+    if live or any_follow_up(connection, campaign.id):
+        return False
+    return campaign.journey is None or not (any_active(connection, campaign.id) or any_failed(connection, campaign.id))

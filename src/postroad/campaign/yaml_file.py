@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,3 +120,21 @@ def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
             waiting += [value for _, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
             waiting += node.value
+
+
+def line_of(node: yaml.Node, loc: Sequence[Any]) -> int:
+    """Return the line of a field's name, or, if the field is missing, the line of its parent."""
+    line = int(node.start_mark.line)
+    for part in loc:
+        children: list[tuple[Any, yaml.Node, yaml.Node]] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [(key.value, key, value) for key, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            children = [(number, value, value) for number, value in enumerate(node.value)]
+        for name, key, value in children:
+            if name == part:
+                node, line = value, int(key.start_mark.line)
+                break
+        else:
+            return int(node.start_mark.line) + 1
+    return line + 1

@@ -12,14 +12,17 @@ from postroad.cli.output import JsonOption, print_json, print_line, print_table,
 
 if TYPE_CHECKING:
     from postroad.app.context import AppContext
-    from postroad.campaign.status import CampaignSummary
+    from postroad.campaign.status import CampaignSummary, JourneySummary
 
 
 def status(
     name: Annotated[str | None, typer.Argument(help="Name of the campaign; all where none is named.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the progress of a campaign: its touches by state, which sum to its frozen audience."""
+    """Show the progress of a campaign: its touches by state, which sum to its frozen audience.
+
+    For a journey also its enrolments by step: enrolled = active + completed + exited.
+    """
     from postroad.campaign.status import campaigns_in, summary
     from postroad.store.ledger import TouchState
 
@@ -42,6 +45,7 @@ def status(
                 "paused_by": each.paused_by,
                 "launch_failed_at": each.launch_failed_at,
                 "launch_error": each.launch_error,
+                **({"enrolments": _enrolments(each.journey)} if each.journey is not None else {}),
             }
             for each in summaries
         ]
@@ -54,10 +58,54 @@ def status(
             ["step", "touches", *used],
             ([step.name, step.touches, *(step.counts[state] for state in used)] for step in each.steps),
         )
+        if each.journey is not None:
+            _print_journey(each.campaign, each.journey)
         for line in _notes(each):
             print_text(f"{line}\n")
     if not summaries:
         print_line("There is no campaign yet. `postroad campaign apply FILE` makes one.")
+
+
+def _enrolments(journey: JourneySummary) -> dict[str, object]:
+    return {
+        "enrolled": journey.enrolled,
+        "active": journey.active,
+        "completed": journey.completed,
+        "exited": sum(journey.exited.values()),
+        "exited_by_reason": journey.exited,
+        "goal": journey.goal,
+        "steps": [
+            {
+                "step": place.step,
+                "kind": place.kind,
+                "active": place.enrolments.active,
+                "completed": place.enrolments.completed,
+                "exited": place.enrolments.exited.total(),
+                "exited_by_reason": dict(sorted(place.enrolments.exited.items())),
+                "goal": place.enrolments.goal,
+            }
+            for place in journey.places
+        ],
+    }
+
+
+def _print_journey(campaign: str, journey: JourneySummary) -> None:
+    reasons = list(journey.exited)
+    print_table(
+        f"{campaign}: {journey.enrolled:,} enrolled = {journey.active:,} active + {journey.completed:,} completed "
+        f"+ {sum(journey.exited.values()):,} exited; {journey.goal:,} reached the goal",
+        ["step", "kind", "active", "completed", *(f"exited: {reason}" for reason in reasons)],
+        (
+            [
+                place.step,
+                place.kind,
+                place.enrolments.active,
+                place.enrolments.completed,
+                *(place.enrolments.exited[reason] for reason in reasons),
+            ]
+            for place in journey.places
+        ),
+    )
 
 
 def _notes(summary: CampaignSummary) -> list[str]:

@@ -13,6 +13,7 @@ class AdmissionCause(StrEnum):
     COHORT_PAUSED = "cohort paused"  # and the evidence
     OVER_FREQUENCY = "over the frequency cap"  # and its class
     NO_FREQUENCY_CLASS = "no frequency class"  # and its name
+    EXIT = "exit"  # and the exit condition of the campaign
     CAMPAIGN_PAUSED = "campaign paused"
     CAMPAIGN_CANCELLED = "campaign cancelled"
     SUPPRESSED = "suppressed"

@@ -24,6 +24,7 @@ from postroad.campaign.holidays import HolidayCalendar
 from postroad.clock import Clock
 from postroad.delivery.admission_cause import AdmissionCause
 from postroad.delivery.cohort_key import cohort_of
+from postroad.delivery.exit_check import ClaimedStep, ExitCheck
 from postroad.delivery.frequency import frequency_verdicts
 from postroad.delivery.job import touch_of
 from postroad.delivery.result import DeliveryResult, cancel_with, encode_result
@@ -83,6 +84,7 @@ class Admission:
         self._caps = frequency or {}
         self._calendar = calendar or HolidayCalendar()
         self._windows: dict[int, tuple[Window | None, ZoneInfo]] = {}
+        self._exits = ExitCheck()
         self._waiting: deque[_Waiting] = deque()
         self._admitting: asyncio.Task[None] | None = None
 
@@ -127,6 +129,7 @@ class Admission:
         with write(self._engine) as connection:
             closed = self._outside_window(connection, schedules)
             closed |= self._in_paused_cohort(connection, [job for job in batch if job.id not in closed])
+            closed |= self._leaving(connection, [job for job in batch if job.id not in closed], schedules)
             by_touch = {touch_of(job.id): job for job in batch if job.id not in closed}
             self._rekey(
                 connection,
@@ -198,6 +201,19 @@ class Admission:
                 cause = f"{AdmissionCause.COHORT_PAUSED}: {evidence.replace('_', ' ')}"
                 held[by_touch[touch.touch_id].id] = Defer(at_ms=at_ms, cause=cause, untried=True)
         return held
+
+    def _leaving(
+        self, connection: sa.Connection, batch: Sequence[ClaimedJob], schedules: Mapping[str, JobSchedule | None]
+    ) -> dict[str, Verdict]:
+        """Cancel jobs whose recipients match the exit condition of their campaign."""
+        claimed = {
+            touch_of(job.id): ClaimedStep(schedule.step_id, frozenset(job.closed))
+            for job in batch
+            if (schedule := schedules[job.id]) is not None
+        }
+        causes = self._exits.leaving(connection, claimed, self._clock.now())
+        ids = {touch_of(job.id): job.id for job in batch}
+        return {ids[touch_id]: cancel_with(TouchState.CANCELLED, cause) for touch_id, cause in causes.items()}
 
     def _window(self, connection: sa.Connection, step_id: int) -> tuple[Window | None, ZoneInfo]:
         """Return the hours and the time zone of a step's campaign, cached: they never change after the launch."""

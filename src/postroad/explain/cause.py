@@ -25,6 +25,7 @@ class DelayCause(StrEnum):
     CAMPAIGN_ENDED = "campaign_ended"
     CAMPAIGN_DRAFT = "campaign_draft"
     CAMPAIGN_PAUSED = "campaign_paused"
+    EXIT = "exit"
     UNKNOWN = "unknown"
     DEAD = "dead"
     COHORT_PAUSED = "cohort_paused"
@@ -81,6 +82,11 @@ CAUSES: Final[Mapping[DelayCause, CauseText]] = {
         "Held: campaign {campaign} is paused by {by}, until `postroad campaign resume`.",
         "its campaign was paused",
         "`postroad campaign resume {campaign}` resumes it.",
+    ),
+    DelayCause.EXIT: CauseText(
+        "It is cancelled when a worker claims it: its recipient matches the exit condition of campaign {campaign} "
+        "({reason}).",
+        "its recipient matches the exit condition of its campaign",
     ),
     DelayCause.UNKNOWN: CauseText(
         "It is unknown whether it was sent: {reason}. It is not sent again automatically.",
@@ -213,6 +219,7 @@ ADMISSION_CAUSES: Final[Mapping[AdmissionCause, DelayCause]] = {
     AdmissionCause.COHORT_PAUSED: DelayCause.COHORT_PAUSED,
     AdmissionCause.OVER_FREQUENCY: DelayCause.FREQUENCY,
     AdmissionCause.NO_FREQUENCY_CLASS: DelayCause.FREQUENCY_CLASS,
+    AdmissionCause.EXIT: DelayCause.EXIT,
     AdmissionCause.CAMPAIGN_PAUSED: DelayCause.CAMPAIGN_PAUSED,
     AdmissionCause.CAMPAIGN_CANCELLED: DelayCause.CAMPAIGN_ENDED,
     AdmissionCause.SUPPRESSED: DelayCause.SUPPRESSED,

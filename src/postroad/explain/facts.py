@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from postroad.app.context import AppContext
 from postroad.campaign.holidays import HolidayCalendar
 from postroad.delivery.cohort_key import cohort_of
+from postroad.delivery.exit_check import ClaimedStep, ExitCheck
 from postroad.dns.providers import OTHER_PROVIDERS, provider_table
 from postroad.gates.name import GateName, Receiver
 from postroad.shaping.config import Shaping
@@ -67,12 +68,17 @@ class SharedFacts(NamedTuple):
 
 
 class TouchFacts(NamedTuple):
-    """Facts of one touch. ``events``: what happened to it, in order of time. ``gates``: as `gates_of` returns them."""
+    """Facts of one touch.
+
+    ``exit``: the exit condition that its recipient matches. ``events``: what happened to it, in order of time.
+    ``gates``: as `gates_of` returns them.
+    """
 
     shared: SharedFacts
     suppression: FoundSuppression | None
     cohort_pause: CohortPause | None
     frequency: FrequencyHold | None
+    exit: str | None
     events: Sequence[TouchEventRow]
     gates: frozenset[str]
 
@@ -86,6 +92,8 @@ def load_facts(connection: sa.Connection, context: AppContext, touches: Sequence
         events[event.touch_id].append(event)
     cohorts = _cohorts(connection, context, ids) if shared.cohorts and ids else {}
     waiting = [touch.id for touch in touches if touch.state in WAITING]
+    steps = {touch.id: ClaimedStep(touch.step_id, frozenset()) for touch in touches if touch.state in WAITING}
+    leaving = ExitCheck().leaving(connection, steps, context.clock.now())
     rule = FrequencyRule(caps=context.settings.frequency, now=context.clock.now())
     over_cap = frequency_holds(connection, waiting, rule) if waiting else {}
     return {
@@ -94,6 +102,7 @@ def load_facts(connection: sa.Connection, context: AppContext, touches: Sequence
             suppression=_suppression(connection, context, touch),
             cohort_pause=shared.cohorts.get(cohorts[touch.id]) if touch.id in cohorts else None,
             frequency=over_cap.get(touch.id),
+            exit=leaving.get(touch.id),
             events=events[touch.id],
             gates=gates_of(touch, context.shaping),
         )

@@ -62,6 +62,12 @@ def _cohort(situation: Situation) -> Iterator[TouchHold]:
         )
 
 
+def _exit(situation: Situation) -> Iterator[TouchHold]:
+    if situation.facts.exit is not None:
+        reason = situation.facts.exit.partition(": ")[2]
+        yield new_hold(situation, DelayCause.EXIT, campaign=situation.touch.campaign, reason=reason)
+
+
 def _frequency(situation: Situation) -> Iterator[TouchHold]:
     over = situation.facts.frequency
     if over is None:
@@ -184,6 +190,7 @@ Finder = Callable[[Situation], Iterator[TouchHold]]
 FINDERS: Final[tuple[Finder, ...]] = (
     _suppression,
     _campaign,
+    _exit,
     _cohort,
     _frequency,
     _schedule,

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from postroad.errors import StateError, unknown_name
-from postroad.store.types import BIG_ID, JSON_OBJECT, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, JSON_OBJECT, JSON_OR_NULL, StrEnumType, UtcDateTime
 
 
 class CampaignState(StrEnum):
@@ -29,6 +29,8 @@ class StepKind(StrEnum):
 
     EMAIL = "email"
     WAIT = "wait"
+    WAIT_UNTIL = "wait-until"
+    IF = "if"
 
 
 class OnReply(StrEnum):
@@ -92,6 +94,18 @@ class Campaign(SQLModel, table=True):
         sa_type=JSON_OBJECT,
         nullable=True,
         description="senders that take what its own sender cannot carry",
+    )
+    journey: dict[str, Any] | None = Field(
+        default=None,
+        sa_type=JSON_OR_NULL,
+        nullable=True,
+        description="entry, exit and goal, if it has enrolments; NULL: its touches are its enrolments",
+    )
+    goal_cursor: int = Field(
+        default=0,
+        sa_type=sa.BigInteger,
+        sa_column_kwargs={"server_default": sa.text("0")},
+        description="the last recipient of whom the goal was looked at",
     )
     freezing_at: datetime | None = Field(
         default=None, sa_type=UtcDateTime, description="when the unfinished launch began"
@@ -189,6 +203,11 @@ def set_state(connection: sa.Connection, campaign_id: int, state: CampaignState)
     """Set the state of a campaign, and clear its pause."""
     values = {"state": state, "paused_at": None, "paused_by": None, "paused_run_id": None}
     connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign_id).values(**values))
+
+
+def set_goal_cursor(connection: sa.Connection, campaign_id: int, recipient_id: int) -> None:
+    """Record the last recipient of whom the goal of a campaign was looked at; 0: the next pass begins again."""
+    connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign_id).values(goal_cursor=recipient_id))
 
 
 def record_pause(connection: sa.Connection, campaign_id: int, *, by: str, run_id: str | None, now: datetime) -> None:

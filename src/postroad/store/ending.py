@@ -12,6 +12,9 @@ import sqlalchemy as sa
 
 from postroad.store.bulk import any_of, id_rows, json_rows
 from postroad.store.engine import read, write
+from postroad.store.enrolment import EnrolmentState, ExitReason
+from postroad.store.enrolments.changes import exit_enrolments
+from postroad.store.enrolments.pending import enrolment_page
 from postroad.store.ledger import WAITING, TouchState
 from postroad.store.touch_page import touch_pages
 from postroad.store.touches.ending import cancel_touches, suppress_touches
@@ -36,9 +39,9 @@ def _end(engine: sa.Engine, touch_ids: Sequence[int], state: TouchState, now: da
 
 
 def cancel_waiting(engine: sa.Engine, campaign_id: int, now: datetime) -> int:
-    """Cancel every touch of a cancelled campaign that is not on the wire. Idempotent.
+    """Cancel every touch of a cancelled campaign that is not on the wire, and end its enrolments. Idempotent.
 
-    No touch of a cancelled campaign is planned or admitted, so one pass suffices.
+    No touch of a cancelled campaign is planned or admitted, and no enrolment is added, so one pass suffices.
 
     Returns:
         The number of cancelled touches for which the queue may have jobs.
@@ -49,7 +52,22 @@ def cancel_waiting(engine: sa.Engine, campaign_id: int, now: datetime) -> int:
         _end(engine, planned, TouchState.CANCELLED, now)
         waiting = [touch.id for touch in page if touch.state in (TouchState.QUEUED, TouchState.DEFERRED)]
         queued += _end(engine, waiting, TouchState.CANCELLED, now)
+    _exit_enrolments(engine, campaign_id, now)
     return queued
+
+
+def _exit_enrolments(engine: sa.Engine, campaign_id: int, now: datetime) -> None:
+    after = 0
+    while True:
+        with read(engine) as connection:
+            page = enrolment_page(connection, campaign_id, after=after)
+        if not page:
+            return
+        after = page[-1].recipient_id
+        active = [enrolment.id for enrolment in page if enrolment.state == EnrolmentState.ACTIVE]
+        if active:
+            with write(engine) as connection:
+                exit_enrolments(connection, active, ExitReason.CANCELLED, now)
 
 
 def complete_cancellations(engine: sa.Engine, now: datetime) -> int:
@@ -59,7 +77,11 @@ def complete_cancellations(engine: sa.Engine, now: datetime) -> int:
             "SELECT campaign.id FROM campaign JOIN step ON step.campaign_id = campaign.id "
             "JOIN touch_count ON touch_count.step_id = step.id WHERE campaign.state = 'cancelled' "
             f"AND touch_count.state {states_sql(WAITING)} "
-            "GROUP BY campaign.id, touch_count.state HAVING sum(touch_count.touches) > 0"
+            "GROUP BY campaign.id, touch_count.state HAVING sum(touch_count.touches) > 0 "
+            "UNION SELECT campaign.id FROM campaign JOIN step ON step.campaign_id = campaign.id "
+            "JOIN enrolment_count ON enrolment_count.step_id = step.id WHERE campaign.state = 'cancelled' "
+            f"AND enrolment_count.state = '{EnrolmentState.ACTIVE}' "
+            "GROUP BY campaign.id HAVING sum(enrolment_count.enrolments) > 0"
         )
         campaigns = set(connection.execute(statement).scalars())
     return sum(cancel_waiting(engine, campaign_id, now) for campaign_id in sorted(campaigns))

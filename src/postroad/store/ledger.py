@@ -53,6 +53,8 @@ SENT_OR_SKIPPED = (TouchState.ACCEPTED, TouchState.SKIPPED)
 IN_PROGRESS = (TouchState.QUEUED, TouchState.DEFERRED, TouchState.SENDING)
 """Live states in which a touch has a job, unless the queue lost it."""
 
+_FAILED_OF_JOURNEY = "enrolled AND state IN ('bounced', 'suppressed', 'cancelled', 'expired', 'dead', 'unknown')"
+
 
 class Touch(SQLModel, table=True):
     """One step to one recipient."""
@@ -83,6 +85,13 @@ class Touch(SQLModel, table=True):
             sqlite_where=sa.text("state = 'dead'"),
             postgresql_where=sa.text("state = 'dead'"),
         ),
+        sa.Index(
+            "ix_touch_failed",
+            "campaign_id",
+            "id",
+            sqlite_where=sa.text(_FAILED_OF_JOURNEY),
+            postgresql_where=sa.text(_FAILED_OF_JOURNEY),
+        ),
         sa.Index("ix_touch_recipient", "recipient_id", "settled_at"),
     )
 
@@ -106,7 +115,12 @@ class Touch(SQLModel, table=True):
     follow_up: bool = Field(
         default=False,
         sa_column_kwargs={"server_default": sa.false()},
-        description="once it is accepted or skipped, the next email is to be planned",
+        description="once it is accepted or skipped, the next step is to be taken",
+    )
+    enrolled: bool = Field(
+        default=False,
+        sa_column_kwargs={"server_default": sa.false()},
+        description="if it fails, its enrolment is to exit",
     )
 
 

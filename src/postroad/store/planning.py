@@ -53,6 +53,11 @@ def unfrozen_members(connection: sa.Connection, audience_id: int, step: PlannedS
         "ORDER BY campaign_id DESC, step_id DESC, recipient_id DESC LIMIT 1"
     )
     last = connection.execute(frozen, {"campaign_id": step.campaign_id, "step_id": step.step_id}).scalar() or 0
+    return members_after(connection, audience_id, last, limit)
+
+
+def members_after(connection: sa.Connection, audience_id: int, last: int, limit: int = STEP) -> list[Member]:
+    """Return the next members of an audience after a recipient, in order of their ids."""
     members = (
         "SELECT recipient_id FROM audience_member WHERE audience_id = :audience_id AND recipient_id > :last "
         "ORDER BY recipient_id LIMIT :limit"

@@ -16,6 +16,8 @@ from sqlmodel import Field, SQLModel
 
 from postroad.store.bulk import any_of, id_rows, json_rows
 from postroad.store.engine import read, write
+from postroad.store.enrolments.changes import delete_enrolments
+from postroad.store.enrolments.pending import enrolment_page
 from postroad.store.touch_page import touch_pages
 from postroad.store.touches.ending import delete_touches
 from postroad.store.types import BIG_ID, UtcDateTime
@@ -156,11 +158,28 @@ def _delete_touches(engine: sa.Engine, before: datetime, now: datetime, steps: i
             if steps <= 0:
                 return deleted
         else:
+            if not _delete_enrolments(engine, campaign_id):
+                continue
             with write(engine) as connection:
                 emptied = sa.text("UPDATE campaign SET emptied_at = :now WHERE id = :id")
                 emptied = emptied.bindparams(sa.bindparam("now", type_=UtcDateTime()))
                 connection.execute(emptied, {"now": now, "id": campaign_id})
     return deleted
+
+
+def _delete_enrolments(engine: sa.Engine, campaign_id: int) -> bool:
+    """Delete the enrolments of a campaign whose touches are deleted. Return False if the campaign runs again."""
+    after = 0
+    while True:
+        with read(engine) as connection:
+            page = enrolment_page(connection, campaign_id, after=after, limit=STEP)
+        if not page:
+            return True
+        after = page[-1].recipient_id
+        with write(engine) as connection:
+            if not _is_over(connection, campaign_id):
+                return False
+            delete_enrolments(connection, [enrolment.id for enrolment in page])
 
 
 def _is_over(connection: sa.Connection, campaign_id: int) -> bool:

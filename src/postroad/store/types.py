@@ -14,23 +14,32 @@ BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 class JsonObject(sa.TypeDecorator[Any]):
-    """An object of merge fields or settings. JSONB on PostgreSQL, so that fields merge and compare in the database."""
+    """An object of merge fields or settings. JSONB on PostgreSQL, so that fields merge and compare in the database.
+
+    ``none_as_null``: None is stored as NULL, which SQL finds, and not as the JSON value ``null``.
+    """
 
     impl = sa.JSON
     cache_ok = True
 
+    def __init__(self, *, none_as_null: bool = False) -> None:
+        super().__init__(none_as_null=none_as_null)
+        self.none_as_null = none_as_null
+
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
-        return dialect.type_descriptor(jsonb() if dialect.name == "postgresql" else sa.JSON())
+        kind = jsonb if dialect.name == "postgresql" else sa.JSON
+        return dialect.type_descriptor(kind(none_as_null=self.none_as_null))
 
 
 JSON_OBJECT = JsonObject()
+JSON_OR_NULL = JsonObject(none_as_null=True)
 
 
-def jsonb() -> sa.types.TypeEngine[Any]:
+def jsonb(*, none_as_null: bool = False) -> sa.types.TypeEngine[Any]:
     """Return PostgreSQL's type of JSON objects. A command on SQLite does not import the dialect."""
     from sqlalchemy.dialects.postgresql import JSONB
 
-    return JSONB()
+    return JSONB(none_as_null=none_as_null)
 
 
 def upsert_into(connection: sa.Connection, table: Any) -> Any:

@@ -8,6 +8,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from postroad.settings import UnsubscribeScope
+from postroad.store.enrolments.changes import exit_suppressed
 from postroad.store.ledger import record_unsubscribe
 from postroad.store.suppression import EVERYWHERE, SuppressionReason, suppress, upgrade_reason
 from postroad.store.touches.ending import suppress_touches_of
@@ -57,4 +58,5 @@ def unsubscribe_touch(
         upgrade_reason(connection, whom.address, SuppressionReason.UNSUBSCRIBE, source[:200])
     first = record_unsubscribe(connection, touch_id, source, now)
     ended = tuple(suppress_touches_of(connection, whom.id, now, audience_id))
+    exit_suppressed(connection, whom.id, now, audience_id)
     return Unsubscribed(first=first, suppressed=bool(new), ended=ended)

@@ -74,7 +74,8 @@ def end_sequence_of(
 ) -> list[int]:
     """Cancel what a recipient would still get from a campaign.
 
-    A step that is not planned yet gets a cancelled touch, so that it is never planned.
+    A step that is not planned yet gets a cancelled touch, so that it is never planned. In a journey the enrolment
+    ends: see `postroad.store.enrolments.changes.exit_recipient`, which comes first.
 
     Returns:
         The touches that waited, in order. The queue may have jobs for them.
@@ -84,7 +85,9 @@ def end_sequence_of(
     ahead = sa.text(
         "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim, reply, settled_at) "
         f"SELECT :campaign_id, step.id, :recipient_id, '{TouchState.CANCELLED}', :now, 0, :why, :now FROM step "
-        "WHERE step.campaign_id = :campaign_id AND step.kind = 'email' ORDER BY step.position "
+        "JOIN campaign ON campaign.id = step.campaign_id "
+        "WHERE step.campaign_id = :campaign_id AND step.kind = 'email' AND campaign.journey IS NULL "
+        "ORDER BY step.position "
         "ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     connection.execute(ahead, values)

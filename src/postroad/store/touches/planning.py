@@ -1,4 +1,4 @@
-"""Inserts touches, and marks those whose follow-up is planned."""
+"""Inserts touches, and marks those whose end has had its consequence."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from postroad.store.types import UtcDateTime, sql_time
 
 
 class PlannedStep(NamedTuple):
-    """The step that touches are planned for. ``follow_up``: another email comes after it."""
+    """The step that touches are planned for.
+
+    ``follow_up``: its acceptance has a consequence, such as another email. ``enrolled``: so has its failure.
+    """
 
     campaign_id: int
     step_id: int
     follow_up: bool
+    enrolled: bool = False
 
 
 class NewTouch(NamedTuple):
@@ -58,14 +62,15 @@ def plan_touches(connection: sa.Connection, step: PlannedStep, touches: Sequence
     # MATERIALIZED: one lookup of the suppression for each recipient. CROSS JOIN: SQLite keeps this order, and reads the
     # parameter once instead of once for each recipient.
     insert = sa.text(
-        "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim, settled_at, follow_up) "
-        f"WITH found AS MATERIALIZED (SELECT new.id, new.due_at, {suppressed_sql('new.hashed')} AS suppressed "
+        "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim, settled_at, follow_up, "
+        "enrolled) WITH found AS MATERIALIZED "
+        f"(SELECT new.id, new.due_at, {suppressed_sql('new.hashed')} AS suppressed "
         f"FROM campaign CROSS JOIN {item} CROSS JOIN ({recipients}) AS recipient "
         "WHERE campaign.id = :campaign_id AND recipient.id = new.id) "
         f"SELECT :campaign_id, :step_id, found.id, CASE WHEN found.suppressed THEN '{TouchState.SUPPRESSED}' "
         f"ELSE '{TouchState.PLANNED}' END, "
-        "found.due_at, 0, CASE WHEN found.suppressed THEN :now END, :follow_up FROM found "
-        "WHERE true ORDER BY found.id ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
+        "found.due_at, 0, CASE WHEN found.suppressed THEN :now END, :follow_up, :enrolled "
+        "FROM found WHERE true ORDER BY found.id ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return connection.execute(insert, {**step._asdict(), "now": now, **parameters}).rowcount
 
@@ -85,13 +90,31 @@ def plan_seed_touches(connection: sa.Connection, campaign_id: int, step_id: int,
 
 
 def mark_followed_up(connection: sa.Connection, touch_ids: Sequence[int]) -> set[int]:
-    """Record that the next emails after these touches are planned. Returns the touches that this call marked."""
+    """Record that the steps after these touches are taken. Returns the touches that this call marked."""
     fence, parameters = locked_touches(connection, touch_ids, "state, follow_up")
     allowed = allowed_sql(
         TouchEvent.FOLLOWED_UP, state="mine.state", conditions={Condition.FOLLOW_UP: "mine.follow_up"}
     )
     statement = sa.text(
-        f"{fence} UPDATE touch SET follow_up = false FROM mine WHERE touch.id = mine.id AND {allowed} "
-        "RETURNING touch.id"
+        f"{fence} UPDATE touch SET follow_up = false, enrolled = false FROM mine "
+        f"WHERE touch.id = mine.id AND {allowed} RETURNING touch.id"
+    )
+    return set(connection.execute(statement, parameters).scalars())
+
+
+def mark_left(connection: sa.Connection, touch_ids: Sequence[int]) -> set[int]:
+    """Record that the enrolments of failed touches exited: what is accepted later still has its follow-up.
+
+    Args:
+        connection: A connection in a transaction that writes.
+        touch_ids: The touches.
+
+    Returns:
+        The touches that this call marked.
+    """
+    fence, parameters = locked_touches(connection, touch_ids, "state, enrolled")
+    allowed = allowed_sql(TouchEvent.LEFT, state="mine.state", conditions={Condition.ENROLLED: "mine.enrolled"})
+    statement = sa.text(
+        f"{fence} UPDATE touch SET enrolled = false FROM mine WHERE touch.id = mine.id AND {allowed} RETURNING touch.id"
     )
     return set(connection.execute(statement, parameters).scalars())

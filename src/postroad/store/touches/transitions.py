@@ -34,7 +34,8 @@ class TouchEvent(StrEnum):
     POSTPONED = "postponed"  # a person sets a time before which it is not sent
     HELD = "held"  # a frequency cap holds it for longer than its job may wait in the queue
     REASSIGNED = "reassigned"  # overflow gives it to another sender
-    FOLLOWED_UP = "followed-up"  # the next email to its recipient is planned
+    FOLLOWED_UP = "followed-up"  # the next step of its recipient is taken
+    LEFT = "left"  # its enrolment exited, because it failed
     DELETED = "deleted"  # its retention is over
 
 
@@ -45,7 +46,8 @@ class Condition(StrEnum):
     SAME_CLAIM = "the event belongs to the claim of the touch"
     NOT_RETURNED = "no bounce message moved the touch"
     OWN_SENDER = "the sender of its campaign sends it"
-    FOLLOW_UP = "another email follows, and is not planned"
+    FOLLOW_UP = "another step follows, and is not taken"
+    ENROLLED = "its enrolment has not exited"
     NOT_UNSUBSCRIBED = "no unsubscribe is recorded for the touch"
 
 
@@ -98,6 +100,7 @@ TRANSITIONS: Final = (
     _from(WAITING, _E.HELD, _S.PLANNED),
     _from([_S.PLANNED], _E.REASSIGNED, None, Condition.OWN_SENDER),
     _from(SENT_OR_SKIPPED, _E.FOLLOWED_UP, None, Condition.FOLLOW_UP),
+    _from({*_ENDED} - {*SENT_OR_SKIPPED}, _E.LEFT, None, Condition.ENROLLED),
     _from({*_ENDED} - {_S.UNKNOWN}, _E.DELETED, None, Condition.NOT_UNSUBSCRIBED),
 )
 """Every transition. A touch is inserted as ``planned``, or as ``suppressed`` or ``cancelled`` when it is never sent."""

@@ -1,0 +1,46 @@
+"""Evaluates the conditions and dates of a journey on recipients in the database, one statement for many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+
+from postroad.segment.sql import ConditionScope, SqlCondition, date_sql, where_sql
+from postroad.segment.tree import RecipientCondition, RecipientDate
+from postroad.store.bulk import any_of, id_rows
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class DatabaseFacts:
+    """What the database has on recipients at a time. It implements `postroad.campaign.journey.Facts`."""
+
+    def __init__(self, connection: sa.Connection, scope: ConditionScope) -> None:
+        """Set up the facts. ``scope``: the campaign that the functions of conditions refer to."""
+        self._connection = connection
+        self._scope = scope
+
+    def matching(self, condition: RecipientCondition, recipient_ids: Collection[int]) -> set[int]:
+        """Return those of these recipients who match a condition."""
+        where = where_sql(condition, self._connection.dialect.name, self._scope)
+        return {id_ for id_, matches in self._values(where, recipient_ids) if matches}
+
+    def dates(self, date: RecipientDate, recipient_ids: Collection[int]) -> dict[int, datetime]:
+        """Return the dates of these recipients. Recipients without one are missing."""
+        written = date_sql(date, self._connection.dialect.name, self._scope.now)
+        found = {}
+        for id_, at_ms in self._values(written, recipient_ids):
+            if at_ms is not None:
+                found[id_] = _EPOCH + timedelta(milliseconds=int(at_ms))
+        return found
+
+    def _values(self, written: SqlCondition, recipient_ids: Collection[int]) -> list[tuple[int, float | None]]:
+        if not recipient_ids:
+            return []
+        item, parameters = id_rows(self._connection, list(recipient_ids))
+        ids = any_of(self._connection, f"SELECT batch.id FROM {item}")
+        statement = sa.text(f"SELECT recipient.id, {written.sql} FROM recipient WHERE recipient.id {ids}")
+        rows = self._connection.execute(statement, {**parameters, **written.parameters})
+        return [(row[0], row[1]) for row in rows]

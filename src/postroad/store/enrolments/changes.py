@@ -1,0 +1,203 @@
+"""Writes enrolments: enters recipients, moves them along their journey, and ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
+
+from postroad.store.bulk import any_of, id_rows, json_rows
+from postroad.store.enrolment import EnrolmentState, ExitReason
+from postroad.store.enrolments.transitions import EnrolmentEvent, allowed_enrolments_sql
+from postroad.store.types import UtcDateTime, sql_time
+
+
+class Place(NamedTuple):
+    """Where an enrolment is: at a step, until ``due_at`` or until its email has ended; or where it ended, and why."""
+
+    step_id: int
+    state: EnrolmentState = EnrolmentState.ACTIVE
+    due_at: datetime | None = None
+    why: ExitReason | None = None
+
+
+class Entrance(NamedTuple):
+    """A recipient who enters a campaign, and the first place. ``goal``: the recipient has reached the goal."""
+
+    recipient_id: int
+    place: Place
+    goal: bool = False
+
+
+class EnrolmentMove(NamedTuple):
+    """An enrolment that leaves a step for another place. ``goal``: its recipient has reached the goal."""
+
+    enrolment_id: int
+    from_step_id: int
+    place: Place
+    goal: bool = False
+
+
+_PLACE: dict[str, TypeEngine[Any]] = {
+    "id": sa.BigInteger(),
+    "step_id": sa.BigInteger(),
+    "state": sa.Text(),
+    "due_at": UtcDateTime(),
+    "why": sa.Text(),
+    "goal": sa.Integer(),
+}
+
+
+def _row(id_: int, place: Place, goal: bool, dialect: str) -> dict[str, Any]:
+    return {
+        "id": id_,
+        "step_id": place.step_id,
+        "state": place.state,
+        "due_at": sql_time(place.due_at, dialect) if place.due_at is not None else None,
+        "why": place.why,
+        "goal": int(goal),
+    }
+
+
+def enter(connection: sa.Connection, campaign_id: int, entrances: Sequence[Entrance], now: datetime) -> set[int]:
+    """Insert enrolments. Idempotent: who is enrolled in the campaign is not enrolled again.
+
+    Args:
+        connection: A connection in a transaction that writes.
+        campaign_id: The campaign.
+        entrances: Its new recipients.
+        now: The time of the transaction.
+
+    Returns:
+        The recipients who were enrolled by this call.
+    """
+    dialect = connection.dialect.name
+    rows = [_row(one.recipient_id, one.place, one.goal, dialect) for one in entrances]
+    item, parameters = json_rows(connection, "new", _PLACE, rows)
+    statement = sa.text(
+        "INSERT INTO enrolment (campaign_id, recipient_id, state, step_id, entered_at, since, due_at, why, goal_at) "
+        "SELECT :campaign_id, new.id, new.state, new.step_id, :now, :now, new.due_at, new.why, "
+        f"CASE WHEN new.goal = 1 THEN {_now(connection)} END FROM {item} WHERE true ORDER BY new.id "
+        "ON CONFLICT (campaign_id, recipient_id) DO NOTHING RETURNING recipient_id"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return set(connection.execute(statement, {"campaign_id": campaign_id, "now": now, **parameters}).scalars())
+
+
+_EVENTS = {
+    EnrolmentState.ACTIVE: EnrolmentEvent.MOVED,
+    EnrolmentState.COMPLETED: EnrolmentEvent.COMPLETED,
+    EnrolmentState.EXITED: EnrolmentEvent.EXITED,
+}
+
+
+def move(connection: sa.Connection, moves: Sequence[EnrolmentMove], now: datetime) -> set[int]:
+    """Move enrolments to their next places, or end them.
+
+    Args:
+        connection: A connection in a transaction that writes.
+        moves: The moves. One whose enrolment is at another step than it leaves has no effect.
+        now: The time of the transaction.
+
+    Returns:
+        The enrolments that moved.
+    """
+    moved: set[int] = set()
+    dialect = connection.dialect.name
+    for state, event in _EVENTS.items():
+        rows = [
+            {**_row(one.enrolment_id, one.place, one.goal, dialect), "from_id": one.from_step_id}
+            for one in moves
+            if one.place.state is state
+        ]
+        if not rows:
+            continue
+        item, parameters = json_rows(connection, "new", {**_PLACE, "from_id": sa.BigInteger()}, rows)
+        statement = sa.text(
+            "UPDATE enrolment SET step_id = new.step_id, state = new.state, since = :now, due_at = new.due_at, "
+            "why = new.why, goal_at = CASE WHEN enrolment.goal_at IS NULL AND new.goal = 1 "
+            f"THEN {_now(connection)} ELSE enrolment.goal_at END FROM {item} "
+            f"WHERE enrolment.id = new.id AND enrolment.step_id = new.from_id AND {allowed_enrolments_sql(event)} "
+            "RETURNING enrolment.id"
+        ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+        moved |= set(connection.execute(statement, {"now": now, **parameters}).scalars())
+    return moved
+
+
+def _now(connection: sa.Connection) -> str:
+    """Return the SQL of the parameter ``now`` within an expression, whose type PostgreSQL does not derive."""
+    return ":now" if connection.dialect.name == "sqlite" else "CAST(:now AS timestamptz)"
+
+
+def revive(connection: sa.Connection, enrolment_ids: Sequence[int]) -> set[int]:
+    """Make enrolments active again that exited because a touch failed. Returns those that did."""
+    item, parameters = id_rows(connection, enrolment_ids)
+    statement = sa.text(
+        f"UPDATE enrolment SET state = '{EnrolmentState.ACTIVE}', why = NULL FROM {item} "
+        f"WHERE enrolment.id = batch.id AND {allowed_enrolments_sql(EnrolmentEvent.REVIVED)} RETURNING enrolment.id"
+    )
+    return set(connection.execute(statement, parameters).scalars())
+
+
+def exit_recipient(
+    connection: sa.Connection, recipient_id: int, campaign_id: int, why: ExitReason, now: datetime
+) -> int:
+    """End the active enrolment of a recipient in one campaign. Returns how many ended."""
+    return _exit(connection, "campaign_id = :campaign_id", recipient_id, why, now, {"campaign_id": campaign_id})
+
+
+def exit_suppressed(connection: sa.Connection, recipient_id: int, now: datetime, audience_id: int = 0) -> int:
+    """End the active enrolments of a recipient who was suppressed.
+
+    Args:
+        connection: A connection in a transaction that writes.
+        recipient_id: The recipient.
+        now: The time of the transaction.
+        audience_id: Only enrolments in campaigns to this audience end; 0: all.
+
+    Returns:
+        How many ended.
+    """
+    scope = "(:audience_id = 0 OR campaign_id IN (SELECT id FROM campaign WHERE audience_id = :audience_id))"
+    return _exit(connection, scope, recipient_id, ExitReason.SUPPRESSED, now, {"audience_id": audience_id})
+
+
+def _exit(
+    connection: sa.Connection, scope: str, recipient_id: int, why: ExitReason, now: datetime, values: dict[str, int]
+) -> int:
+    statement = sa.text(
+        f"UPDATE enrolment SET state = '{EnrolmentState.EXITED}', why = :why, since = :now, due_at = NULL "
+        f"WHERE recipient_id = :recipient_id AND {scope} AND {allowed_enrolments_sql(EnrolmentEvent.EXITED)}"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    values = {"recipient_id": recipient_id, **values}
+    return connection.execute(statement, {"why": why.value, "now": now, **values}).rowcount
+
+
+def exit_enrolments(connection: sa.Connection, enrolment_ids: Sequence[int], why: ExitReason, now: datetime) -> int:
+    """End those of these enrolments that are active. Returns how many ended."""
+    item, parameters = id_rows(connection, enrolment_ids)
+    statement = sa.text(
+        f"UPDATE enrolment SET state = '{EnrolmentState.EXITED}', why = :why, since = :now, due_at = NULL FROM {item} "
+        f"WHERE enrolment.id = batch.id AND {allowed_enrolments_sql(EnrolmentEvent.EXITED)}"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return connection.execute(statement, {"why": why.value, "now": now, **parameters}).rowcount
+
+
+def record_goals(connection: sa.Connection, enrolment_ids: Sequence[int], now: datetime) -> int:
+    """Record that the recipients of these enrolments reached the goal. Returns how many had not before."""
+    item, parameters = id_rows(connection, enrolment_ids)
+    statement = sa.text(
+        f"UPDATE enrolment SET goal_at = :now FROM {item} WHERE enrolment.id = batch.id "
+        f"AND enrolment.goal_at IS NULL AND {allowed_enrolments_sql(EnrolmentEvent.GOAL)}"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return connection.execute(statement, {"now": now, **parameters}).rowcount
+
+
+def delete_enrolments(connection: sa.Connection, enrolment_ids: Sequence[int]) -> int:
+    """Delete enrolments of a campaign that is over. Their counts stay. Returns the number of deleted rows."""
+    item, parameters = id_rows(connection, enrolment_ids)
+    old = any_of(connection, f"SELECT batch.id FROM {item}")
+    allowed = allowed_enrolments_sql(EnrolmentEvent.DELETED)
+    return connection.execute(sa.text(f"DELETE FROM enrolment WHERE id {old} AND {allowed}"), parameters).rowcount

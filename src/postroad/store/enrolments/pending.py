@@ -1,0 +1,179 @@
+"""Finds what moves enrolments, a bounded step at a time: times that are over, and touches that ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from postroad.store.bulk import any_of, id_rows
+from postroad.store.enrolment import FAILED, EnrolmentState
+from postroad.store.ledger import TouchState
+from postroad.store.planning import Member
+from postroad.store.recipient import place_sql
+from postroad.store.touches.transitions import states_sql
+from postroad.store.types import UtcDateTime
+
+PAGE = 500
+"""Enrolments that one transaction moves."""
+
+
+class DueEnrolment(NamedTuple):
+    """An active enrolment whose time is over."""
+
+    id: int
+    step_id: int
+    due_at: datetime
+    member: Member
+
+
+class AcceptedEnrolment(NamedTuple):
+    """A touch that was accepted or skipped, and the enrolment of its recipient, if it is at the step of the touch."""
+
+    touch_id: int
+    id: int | None
+    state: str | None
+    settled_at: datetime
+    due_at: datetime
+    member: Member
+
+
+class FailedTouch(NamedTuple):
+    """A touch that ended otherwise than accepted, and the enrolment that waits for it, if any does.
+
+    ``cause``: why it ended, or the last reply of the receiver.
+    """
+
+    touch_id: int
+    id: int | None
+    recipient_id: int
+    step_id: int
+    state: TouchState
+    cause: str | None
+
+
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
+_MEMBER: tuple[sa.ColumnClause[Any], ...] = (
+    sa.column("recipient_id", sa.Integer()),
+    *(sa.column(name, sa.Text()) for name in ("address", "time_zone", "country", "subdivision")),
+)
+
+
+def _member_sql(connection: sa.Connection) -> str:
+    return f"recipient.id AS recipient_id, recipient.address, recipient.time_zone, {place_sql(connection)}"
+
+
+def due_enrolments(
+    connection: sa.Connection, campaign_id: int, now: datetime, after: DueEnrolment | None = None, limit: int = PAGE
+) -> list[DueEnrolment]:
+    """Return active enrolments that are due, in order of their time. ``after``: the last one of the page before."""
+    statement = sa.text(
+        f"SELECT due.id, due.step_id, due.due_at, {_member_sql(connection)} FROM "
+        "(SELECT id, recipient_id, step_id, due_at FROM enrolment WHERE campaign_id = :campaign_id "
+        f"AND state = '{EnrolmentState.ACTIVE}' AND due_at IS NOT NULL AND due_at <= :now "
+        "AND (due_at, id) > (:since, :after_id) ORDER BY due_at, id LIMIT :limit) AS due "
+        "CROSS JOIN recipient WHERE recipient.id = due.recipient_id ORDER BY due.due_at, due.id"
+    ).bindparams(*(sa.bindparam(name, type_=UtcDateTime()) for name in ("now", "since")))
+    columns: list[sa.ColumnClause[Any]] = [
+        *_integers("id", "step_id"),
+        sa.column("due_at", UtcDateTime()),
+        *_MEMBER,
+    ]
+    values = {
+        "campaign_id": campaign_id,
+        "now": now,
+        "since": after.due_at if after is not None else _BEFORE_ALL,
+        "after_id": after.id if after is not None else 0,
+        "limit": limit,
+    }
+    rows = connection.execute(statement.columns(*columns), values)
+    return [DueEnrolment(row[0], row[1], row[2], Member(*row[3:])) for row in rows]
+
+
+def accepted_enrolments(
+    connection: sa.Connection, campaign_id: int, step_id: int, after: int, limit: int = PAGE
+) -> list[AcceptedEnrolment]:
+    """Return touches of a step, accepted or skipped, after which no step was taken yet, in order of their ids."""
+    statement = sa.text(
+        "SELECT accepted.id, enrolment.id, enrolment.state, accepted.settled_at, accepted.due_at, "
+        f"{_member_sql(connection)} FROM (SELECT id, recipient_id, settled_at, due_at "
+        "FROM touch WHERE campaign_id = :campaign_id AND step_id = :step_id AND follow_up "
+        "AND state IN ('accepted', 'skipped') AND id > :after ORDER BY id LIMIT :limit) AS accepted "
+        "CROSS JOIN recipient LEFT JOIN enrolment ON enrolment.campaign_id = :campaign_id "
+        "AND enrolment.recipient_id = accepted.recipient_id AND enrolment.step_id = :step_id "
+        "WHERE recipient.id = accepted.recipient_id ORDER BY accepted.id"
+    ).columns(
+        *_integers("touch_id", "id"),
+        sa.column("state", sa.Text()),
+        sa.column("settled_at", UtcDateTime()),
+        sa.column("due_at", UtcDateTime()),
+        *_MEMBER,
+    )
+    values = {"campaign_id": campaign_id, "step_id": step_id, "after": after, "limit": limit}
+    rows = connection.execute(statement, values)
+    return [AcceptedEnrolment(row[0], row[1], row[2], row[3], row[4], Member(*row[5:])) for row in rows]
+
+
+def failed_touches(connection: sa.Connection, campaign_id: int, after: int, limit: int = PAGE) -> list[FailedTouch]:
+    """Return touches that failed and whose enrolments have not exited, in order of their ids."""
+    statement = sa.text(
+        "SELECT failed.id, enrolment.id, failed.recipient_id, failed.step_id, failed.state, failed.reply FROM "
+        "(SELECT id, recipient_id, step_id, state, reply FROM touch WHERE campaign_id = :campaign_id AND enrolled "
+        f"AND state {states_sql(FAILED)} AND id > :after ORDER BY id LIMIT :limit) AS failed LEFT JOIN enrolment "
+        "ON enrolment.campaign_id = :campaign_id AND enrolment.recipient_id = failed.recipient_id "
+        f"AND enrolment.step_id = failed.step_id AND enrolment.state = '{EnrolmentState.ACTIVE}' ORDER BY failed.id"
+    )
+    rows = connection.execute(statement, {"campaign_id": campaign_id, "after": after, "limit": limit})
+    return [FailedTouch(*row)._replace(state=TouchState(row[4])) for row in rows]
+
+
+def any_failed(connection: sa.Connection, campaign_id: int) -> bool:
+    """Return whether a touch failed and its enrolment has not exited."""
+    return bool(failed_touches(connection, campaign_id, after=0, limit=1))
+
+
+def last_enrolled(connection: sa.Connection, campaign_id: int) -> int:
+    """Return the highest id of a recipient of a campaign; 0 without enrolments."""
+    # Only the unique key has this range and this order.
+    statement = sa.text(
+        "SELECT recipient_id FROM enrolment WHERE campaign_id <= :id AND campaign_id >= :id "
+        "ORDER BY campaign_id DESC, recipient_id DESC LIMIT 1"
+    )
+    return connection.execute(statement, {"id": campaign_id}).scalar() or 0
+
+
+class EnrolmentKey(NamedTuple):
+    """One enrolment and its recipient. ``goal``: the recipient has reached the goal."""
+
+    id: int
+    recipient_id: int
+    state: str
+    goal: bool
+
+
+def enrolment_page(connection: sa.Connection, campaign_id: int, *, after: int, limit: int = PAGE) -> list[EnrolmentKey]:
+    """Return enrolments of a campaign whose recipient ids are greater than ``after``, in that order."""
+    statement = sa.text(
+        "SELECT id, recipient_id, state, goal_at IS NOT NULL AS goal FROM enrolment "
+        "WHERE (campaign_id, recipient_id) > (:campaign_id, :after) AND campaign_id <= :campaign_id "
+        "ORDER BY campaign_id, recipient_id LIMIT :limit"
+    )
+    values = {"campaign_id": campaign_id, "after": after, "limit": limit}
+    return [EnrolmentKey(*row) for row in connection.execute(statement, values)]
+
+
+def field_values(connection: sa.Connection, field: str, recipient_ids: Sequence[int]) -> dict[int, Any]:
+    """Return one merge field of each of these recipients. Recipients without it are missing."""
+    item, parameters = id_rows(connection, recipient_ids)
+    ids = any_of(connection, f"SELECT batch.id FROM {item}")
+    statement = sa.text(f"SELECT id, attributes FROM recipient WHERE id {ids}").columns(
+        sa.column("id", sa.Integer()), sa.column("attributes", sa.JSON())
+    )
+    rows = connection.execute(statement, parameters)
+    return {row.id: row.attributes[field] for row in rows if row.attributes.get(field) is not None}
+
+
+def _integers(*names: str) -> list[sa.ColumnClause[int]]:
+    return [sa.column(name, sa.Integer()) for name in names]
