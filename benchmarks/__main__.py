@@ -1,4 +1,5 @@
-"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|message|submit|import|bounce|dns|startup|forecast`.
+"""`python -m benchmarks queue|growth|blocking|accuracy|delivery|message|submit|import|bounce|dns|startup|forecast|
+explain`.
 
 Exits with 1 at a missed bar.
 """
@@ -27,6 +28,7 @@ from benchmarks import (
     nsd,
     one_message,
     startup,
+    story,
 )
 from benchmarks.contestants import PEERS, DidNotRun
 from benchmarks.figures import Figure, Measure, markdown_of, show
@@ -194,6 +196,17 @@ def foresee(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRe
     figures = asyncio.run(forecast.forecast(effort))
     where = circumstances("no server", _command())
     _tell("forecast", where, figures, forecast.measures(effort), [], as_json=as_json, write_readme=write_readme)
+
+
+@app.command(name="explain")
+def explain(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
+    """Measure one explanation of a person's mail, and the delays of a campaign, in a ledger of five million touches."""
+    effort = story.QUICK if quick else story.Effort()
+
+    async def run(server: Server) -> tuple[list[Figure], list[str]]:
+        return await story.measure(server, effort), []
+
+    _report("explain", run, story.measures(effort), as_json=as_json, write_readme=write_readme)
 
 
 def _report(name: str, run: Run, measures: Sequence[Measure], *, as_json: bool, write_readme: bool) -> None:

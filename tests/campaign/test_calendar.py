@@ -145,3 +145,36 @@ def test_a_window_is_open_when_it_begins(zone: str, at_s: int, start: int, hours
     assert opens >= after
     assert window.opens(opens, ZoneInfo(zone)) == opens
     assert opens - after < timedelta(days=9)
+
+
+@given(
+    st.sampled_from(sorted(available_timezones())),
+    st.integers(1_577_836_800, 2_051_222_400),
+    st.integers(1, 12 * 86_400),
+    st.integers(0, 23),
+    st.integers(1, 24),
+    st.frozensets(st.integers(0, 6), min_size=1),
+)
+@settings(max_examples=200)
+def test_a_window_is_closed_exactly_between_its_hours(
+    zone: str, at_s: int, length_s: int, start: int, hours: int, days: frozenset[int]
+) -> None:
+    """The closed parts are in order, lie within the interval, and contain the times at which it is not open."""
+    end = time((start + hours) % 24) if start + hours <= 24 else time()
+    window = Window(start=time(start), end=end, days=days)
+    first = datetime.fromtimestamp(at_s, UTC)
+    last = first + timedelta(seconds=length_s)
+    closed = list(window.closed_between(first, last, ZoneInfo(zone)))
+    bounds = [at for part in closed for at in part]
+    assert bounds == sorted(bounds)
+    assert all(first <= at <= last for at in bounds)
+    for share in range(40):
+        at = first + (last - first) * share / 40
+        is_open = window.opens(at, ZoneInfo(zone)) == at
+        assert is_open != any(begin <= at < finish for begin, finish in closed), at
+
+
+def test_a_window_without_time_in_between_is_never_closed() -> None:
+    window = Window(start=time(0), end=time(0), days=frozenset(range(7)))
+    assert list(window.closed_between(utc("2026-05-04"), utc("2026-06-04"), ZoneInfo("Europe/Berlin"))) == []
+    assert list(window.closed_between(utc("2026-05-04"), utc("2026-05-04"), ZoneInfo("UTC"))) == []

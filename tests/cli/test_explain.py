@@ -151,6 +151,6 @@ def test_delays_of_a_campaign_add_up(run: Run, site: Site) -> None:
     assert sum(charge["ms"] for charge in waiting["delays"]) == waiting["total_ms"] > 0
     assert delays["accepted"]["touches"] == 0
     shown = run("campaign", "delays", "autumn").stdout
-    assert "accepted: from due to accepted, 1 messages, 0 s in total" in shown
+    assert "accepted: from due to accepted, 1 message, 0 s in total" in shown
     assert run("campaign", "delays", "sprin").returncode == 7
     assert site.waiting

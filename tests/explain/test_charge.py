@@ -9,9 +9,12 @@ from zoneinfo import ZoneInfo
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from postroad.campaign.holidays import HolidayCalendar
 from postroad.explain.cause import DelayCause
 from postroad.explain.charge import Charge, DelayInterval, charge, total_ms
 from postroad.explain.intervals import TouchPast, delay_of
+from postroad.settings.calendar import CalendarSettings
+from postroad.settings.types import RateSetting
 from postroad.store.campaign import CampaignState
 from postroad.store.cohort import CohortEvidence, CohortPause
 from postroad.store.dns_report import SenderHold
@@ -124,6 +127,7 @@ def pasts(draw: st.DrawFn) -> TouchPast:
         domain="gmail.com",
         provider="google",
         site=None,
+        frequency=None,
     )
     history = sorted(draw(st.lists(events, max_size=8)), key=lambda event: event.at)
     return TouchPast(
@@ -133,6 +137,8 @@ def pasts(draw: st.DrawFn) -> TouchPast:
         holds=draw(st.lists(holds, max_size=3)),
         changes=draw(st.lists(changes, max_size=3)),
         warmups=[],
+        cap=draw(st.none() | st.builds(RateSetting, count=st.integers(1, 3), per_ms=st.integers(1, 10 * 86_400_000))),
+        counted=draw(st.lists(moments, max_size=5)),
     )
 
 
@@ -153,7 +159,7 @@ def _past(**values: object) -> TouchPast:
         reply=None, address="ada@gmail.com", zone="Europe/Berlin", campaign="spring",
         campaign_state=CampaignState.RUNNING, audience_id=1, warmup=False, sending_window=None, step="hello",
         sender="a@example.com", recipient_id=1, campaign_id=1, launched_at=None, paused_at=None, paused_by=None,
-        domain="gmail.com", provider="google", site=None,
+        domain="gmail.com", provider="google", site=None, frequency=None,
     )._replace(**values)  # type: ignore[arg-type]  # fmt: skip
     return TouchPast(touch=touch, events=[], cohort_pauses=[], holds=[], changes=[], warmups=[])
 
@@ -198,6 +204,27 @@ def test_a_message_that_waited_for_a_decision_and_a_replay_is_charged_to_them() 
     assert _charged(delay_of(past, DUE)) == {DelayCause.TURN: 3, DelayCause.UNKNOWN: 3, DelayCause.DEAD: 4}
 
 
+def test_a_frequency_cap_is_charged_while_so_many_messages_are_within_its_span() -> None:
+    """Two messages in ten hours: the ones before it are accepted one hour before, and one and twelve hours after."""
+    counted = [DUE + timedelta(hours=hours) for hours in (-1, 1, 12)]
+    past = _past()._replace(cap=RateSetting(count=2, per_ms=10 * 3_600_000), counted=counted)
+    # From the second one on until the first leaves the span; the third is alone in it until the second has left.
+    assert _charged(delay_of(past, DUE)) == {DelayCause.FREQUENCY: 8, DelayCause.TURN: 12}
+
+
+@given(
+    st.lists(st.integers(0, 40), max_size=8),
+    st.integers(1, 3),
+    st.integers(1, 20),
+)
+def test_a_frequency_cap_is_charged_exactly_when_it_holds(settled: list[int], count: int, span: int) -> None:
+    """Compared with the rule of the admission at each hour."""
+    counted = [DUE + timedelta(hours=hours) for hours in settled]
+    past = _past()._replace(cap=RateSetting(count=count, per_ms=span * 3_600_000), counted=counted)
+    held = sum(sum(hour - span < at <= hour for at in settled) >= count for hour in range(20))
+    assert _charged(delay_of(past, DUE)).get(DelayCause.FREQUENCY, 0) == held
+
+
 def test_a_bounce_after_the_acceptance_adds_no_delay() -> None:
     past = _past(state=TouchState.BOUNCED)._replace(events=[_event(TouchState.ACCEPTED, 1)])
     assert _charged(delay_of(past, DUE)) == {DelayCause.TURN: 1}
@@ -211,3 +238,18 @@ def test_the_zone_of_the_recipient_decides_which_hours_are_closed() -> None:
             9 <= (DUE + timedelta(minutes=minute)).astimezone(ZoneInfo(zone)).hour < 17 for minute in range(24 * 60)
         )
         assert _charged(delay_of(past, DUE))[DelayCause.TURN] == open_hours / 60
+
+
+def test_holidays_are_charged_apart_from_hours() -> None:
+    """The message is due on Saturday evening; Sunday is off, and the hours begin on Monday at nine."""
+    days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+    window = {"from": "09:00", "to": "17:00", "days": days, "holidays": True}
+    past = _past(sending_window=window, settled_at=DUE + timedelta(hours=40))._replace(
+        calendar=HolidayCalendar(CalendarSettings(days_off=["2026-03-29"]))
+    )
+    # 21:00 to midnight, then a day of 23 hours, then until nine; the rest is open.
+    assert _charged(delay_of(past, DUE)) == {
+        DelayCause.WINDOW: 3 + 9,
+        DelayCause.HOLIDAY: 23,
+        DelayCause.TURN: 40 - 3 - 23 - 9,
+    }

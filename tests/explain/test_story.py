@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.app.context import open_context
+from postroad.delivery.outcome import route_down
 from postroad.delivery.result import DeliveryResult, encode_result
 from postroad.errors import Blame, StateError, UsageError
 from postroad.explain.cause import DelayCause
@@ -29,6 +30,7 @@ from postroad.store.engine import write
 from postroad.store.heartbeat import ADVANCE, record_heartbeat
 from postroad.store.ledger import TouchState, record_reply, record_unsubscribe
 from postroad.store.recipient import AudienceMember
+from postroad.store.recipient_event import NewEvent, record_events
 from postroad.store.shaping import ShapingChange, add_change
 from postroad.store.suppression import SuppressionReason, lift, suppress
 from postroad.store.touches.sending import NewSender, assign_senders
@@ -139,6 +141,23 @@ async def test_a_pause_names_its_rule_and_the_reply(scene: Scene) -> None:
     )
     assert hold.gate == f"provider:google:{NEWS}"
     assert f"sender {NEWS} at google" in hold.words
+
+
+async def test_the_pause_of_a_route_names_the_failure_that_the_message_met(scene: Scene) -> None:
+    await scene.enqueue()
+    result = route_down("454 4.7.0 TLS not available")
+    note = encode_result(result)
+    await scene.queue.settle("w", [(await scene.claim(), Defer(cause=result.cause, delay_ms=1, note=note))])
+    await scene.record()
+    scene.clock.advance(10)
+    await scene.queue.promote()
+    await scene.queue.pause_gate_for("route:relay", 5_000)
+    [hold] = (await scene.message()).holds
+    assert (hold.gate, hold.rule, hold.reply) == (
+        "route:relay",
+        "route down",
+        "454 4.7.0 TLS not available",
+    )
 
 
 async def test_a_queue_without_a_worker_holds_what_is_ready(scene: Scene) -> None:
@@ -272,6 +291,10 @@ async def test_the_timeline_has_everything_in_order(scene: Scene) -> None:
     await scene.record()
     with write(scene.context.engine) as connection:
         audience = add_audience(connection, [scene.recipient], name="people")
+        connection.execute(
+            sa.update(AudienceMember).values(joined_at=at(-50)).where(sa.column("recipient_id") == scene.recipient)
+        )
+        record_events(connection, [NewEvent(ADA, "paid", at(-40), '{"plan": "pro"}', None)])
         suppress(connection, [ADA], SuppressionReason.MANUAL, "a file", at(-30), audience)
         suppress(connection, [scene.context.hash_of(ADA)], SuppressionReason.COMPLAINT, "a loop", at(50))
         record_unsubscribe(connection, scene.touch, "one-click", at(10))
@@ -288,7 +311,7 @@ async def test_the_timeline_has_everything_in_order(scene: Scene) -> None:
     assert sorted(entry.at for entry in story.timeline) == [entry.at for entry in story.timeline]
     kinds = [entry.kind for entry in story.timeline]
     ours = [kind.value for kind in kinds if kind not in (TimelineKind.KNOWN, TimelineKind.IMPORTED)]
-    first = "suppressed lifted due attempt unsubscribed replied returned effect suppressed"
+    first = "joined event suppressed lifted due attempt unsubscribed replied returned effect suppressed"
     assert ours == first.split()
     by_kind = {entry.kind: entry for entry in story.timeline}
     attempt = by_kind[TimelineKind.ATTEMPT]
@@ -299,6 +322,7 @@ async def test_the_timeline_has_everything_in_order(scene: Scene) -> None:
     assert by_kind[TimelineKind.RETURNED].rule == "5.1.1"
     assert "x.csv" in by_kind[TimelineKind.IMPORTED].words
     assert "people" in by_kind[TimelineKind.IMPORTED].words
+    assert by_kind[TimelineKind.EVENT].words == "Event paid (plan pro)."
     assert by_kind[TimelineKind.LIFTED].words == "The suppression was lifted by ada: a mistake."
     assert "hash of the address" in by_kind[TimelineKind.SUPPRESSED].words
     assert story.suppressed

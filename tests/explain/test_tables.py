@@ -27,8 +27,10 @@ from postroad.explain.story import MessageStory, Story
 from postroad.explain.timeline import EFFECTS, TimelineEntry, TimelineKind
 from postroad.gates.name import GateKind, GateName, Receiver
 from postroad.queue import BlockKind
+from postroad.settings.types import RateSetting
 from postroad.store.bounce import BounceEffectKind
 from postroad.store.campaign import CampaignState
+from postroad.store.frequency import FrequencyHold
 from postroad.store.ledger import TouchState
 from tests.docs.pages import ROOT
 
@@ -91,6 +93,9 @@ def test_an_admission_cause_is_recognised_in_the_text_of_an_event() -> None:
         assert AdmissionCause.of(cause) is cause
         assert AdmissionCause.of(f"{cause}: more") is cause
     assert AdmissionCause.of("greylisted, so far") is None
+    over = FrequencyHold("normal", RateSetting(count=3, per_ms=1), skip=False, until=None)
+    assert AdmissionCause.of(over.cause) is AdmissionCause.OVER_FREQUENCY
+    assert AdmissionCause.of(over._replace(cap=None).cause) is AdmissionCause.NO_FREQUENCY_CLASS
 
 
 def test_causes_and_kinds_are_documented() -> None:

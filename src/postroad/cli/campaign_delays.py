@@ -9,6 +9,7 @@ import typer
 from postroad.cli.context import with_context
 from postroad.cli.explain import duration
 from postroad.cli.output import JsonOption, print_json, print_line, print_table, progress_bars
+from postroad.printable import counted
 
 if TYPE_CHECKING:
     from postroad.explain.campaign_delays import CampaignDelays, DelaySum
@@ -39,7 +40,7 @@ def delays(
 
 def _print(found: CampaignDelays) -> None:
     sample = f", of which {found.read:,} were read as a sample" if found.sampled else ""
-    print_line(f"campaign {found.campaign}: {found.touches:,} messages{sample}")
+    print_line(f"campaign {found.campaign}: {counted(found.touches, 'message')}{sample}")
     _print_sum("accepted: from due to accepted", found.accepted)
     _print_sum("waiting: from due until now", found.waiting)
 
@@ -48,7 +49,7 @@ def _print_sum(title: str, delays: DelaySum) -> None:
     if not delays.touches:
         return
     print_table(
-        f"{title}, {delays.touches:,} messages, {duration(delays.total_ms)} in total; median "
+        f"{title}, {counted(delays.touches, 'message')}, {duration(delays.total_ms)} in total; median "
         f"{duration(delays.median_ms)}, 95 % within {duration(delays.p95_ms)}, longest {duration(delays.longest_ms)}",
         ["cause", "time", "share", "milliseconds"],
         [[one.label, duration(one.ms), f"{one.ms / delays.total_ms:.1%}", one.ms] for one in delays.delays],

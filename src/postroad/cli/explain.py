@@ -87,8 +87,8 @@ def _print_message(message: MessageStory) -> None:
         for sentence in message.words:
             print_line(f"  {sentence}")
     for hold in message.holds:
-        since = f" Since {hold.since:%Y-%m-%d %H:%M:%S} UTC." if hold.since is not None else ""
-        print_line(f"  {hold.words}{since}")
+        since = f"{hold.since:%Y-%m-%d %H:%M:%S} UTC" if hold.since is not None else ""
+        print_line(f"  {hold.words}{f' Since {since}.' if since not in hold.words else ''}")
         for sentence in filter(None, (hold.detail, hold.remedy)):
             print_line(f"    {sentence}")
     if message.waits and not message.holds:

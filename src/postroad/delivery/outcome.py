@@ -30,6 +30,9 @@ RETRY_DELAYS_MS = (30 * MINUTE_MS, 30 * MINUTE_MS, 120 * MINUTE_MS, 180 * MINUTE
 BUSY_MS = (MINUTE_MS, 5 * MINUTE_MS, 30 * MINUTE_MS)
 """Delay after the first, second, … time that all slots of a slow destination were taken; the last repeats."""
 
+ROUTE_DOWN: Final = "route down"
+"""Begin of the cause of a deferral because no session of the route can be opened."""
+
 ROUTE_DELAY_MS = 5_000
 """Delay of a touch whose route is down. The pause of the route holds it longer."""
 
@@ -272,7 +275,7 @@ def route_down(reason: str) -> DeliveryResult:
     """Return the result when no session can be opened: the touch waits with its route, and no attempt is counted."""
     return DeliveryResult(
         state=TouchState.DEFERRED,
-        cause=f"route down: {reason}"[:MAX_CAUSE],
+        cause=f"{ROUTE_DOWN}: {reason}"[:MAX_CAUSE],
         blame=Blame.US,
         delay_ms=ROUTE_DELAY_MS,
         pause=Pause.ROUTE,

@@ -172,7 +172,7 @@ CAUSES: Final[Mapping[DelayCause, CauseText]] = {
     DelayCause.SCHEDULE: CauseText("It is scheduled, due at {until}.", "it was not due"),
     DelayCause.TURN: CauseText(
         "Nothing holds it: it goes when the lane's turn comes.",
-        "its turn: rates, quotas, caps, concurrency or workers, or a cause that the ledger does not record",
+        "its turn, or a cause that is not recorded",
     ),
 }
 """Each cause, in words."""

@@ -7,9 +7,11 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from postroad.delivery.outcome import ROUTE_DOWN
 from postroad.explain.cause import DelayCause, block_cause, gate_subject
 from postroad.explain.facts import GatePause, WarmupCap
 from postroad.explain.hold import Situation, TouchHold, from_ms, new_hold, utc
+from postroad.gates.name import GateKind, kind_of
 from postroad.queue import BlockingGate, BlockKind, JobState
 from postroad.store.ledger import WAITING
 
@@ -33,7 +35,7 @@ def find_gates(situation: Situation) -> Iterator[TouchHold]:
 
 def _blocked(situation: Situation, gate: BlockingGate) -> TouchHold:
     shared = situation.facts.shared
-    pause = shared.pauses.get(gate.name) if gate.kind is BlockKind.PAUSE else None
+    pause = (shared.pauses.get(gate.name) or _route_failure(situation, gate)) if gate.kind is BlockKind.PAUSE else None
     cap = shared.caps.get(gate.name)
     cause = block_cause(gate.name, gate.kind)
     if cause is DelayCause.WARMUP_CAP and cap is not None and cap.opens(situation.now) > situation.now:
@@ -50,6 +52,17 @@ def _blocked(situation: Situation, gate: BlockingGate) -> TouchHold:
         reason=pause.reply if pause else "no check is recorded",
     )
     return _with_origin(hold, gate.name, pause, describe_cap(gate, shared.caps, situation.now))
+
+
+def _route_failure(situation: Situation, gate: BlockingGate) -> GatePause | None:
+    """Return why a route is paused, if this message noticed it. The pause of a route is not recorded otherwise."""
+    if kind_of(gate.name) is not GateKind.ROUTE:
+        return None
+    for event in reversed(situation.facts.events):
+        if (event.cause or "").startswith(ROUTE_DOWN):
+            reply = (event.reply or event.cause or "").removeprefix(f"{ROUTE_DOWN}: ")
+            return GatePause(ROUTE_DOWN, reply, event.at, None)
+    return None
 
 
 def _recorded_pauses(situation: Situation) -> Iterator[TouchHold]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, time, timedelta
 from typing import NamedTuple, Self
 from zoneinfo import ZoneInfo
 
-from postroad.campaign.calendar import Window
+from postroad.campaign.calendar import Window, time_on
 from postroad.campaign.holidays import HolidayCalendar, place_of
 from postroad.store.touch_lookup import FoundTouch
 
@@ -39,3 +39,14 @@ class TouchHours(NamedTuple):
     def closed_between(self, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
         """Yield the parts of an interval in which no mail may leave."""
         return self.window.closed_between(start, end, self.zone, self.region)
+
+    def days_in(self, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime, bool]]:
+        """Yield the parts of an interval by days of the recipient's zone, and whether each is a day without mail."""
+        if self.window.calendar is None:
+            yield start, end, False
+            return
+        while start < end:
+            midnight = time_on(start.astimezone(self.zone).date() + timedelta(days=1), time(), self.zone)
+            following = min(midnight, end) if midnight > start else end
+            yield start, following, self.is_holiday(start)
+            start = following

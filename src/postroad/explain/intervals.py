@@ -23,16 +23,20 @@ from postroad.explain.charge import Charge, DelayInterval, charge
 from postroad.explain.facts import gates_of
 from postroad.explain.hours import TouchHours
 from postroad.queue import BlockKind, EventKind, JobDetails, JobState
+from postroad.settings.frequency import NORMAL
+from postroad.settings.types import RateSetting
 from postroad.store.cohort import Cohort, CohortPause, cohort_keys
 from postroad.store.dns_report import SenderHold
 from postroad.store.ledger import LIVE, WAITING, TouchState
 from postroad.store.shaping import ShapingChange
 from postroad.store.touch_history import (
+    CountedMessage,
     TouchEventRow,
     changes_of_sender,
     cohort_pauses_of_steps,
     events_of_touches,
     held_periods,
+    messages_under_caps,
 )
 from postroad.store.touch_lookup import FoundTouch
 from postroad.warmup.identity import WarmingIdentity, identities
@@ -43,7 +47,11 @@ FOREVER_MS = 2**62
 
 
 class TouchPast(NamedTuple):
-    """What is recorded of one touch. ``changes``: pauses of its gates. ``warmups``: identities that it warms up."""
+    """What is recorded of one touch.
+
+    ``changes``: pauses of its gates. ``warmups``: identities that it warms up. ``cap``: the frequency cap of its
+    campaign's class, if it has one. ``counted``: when other messages began to count against the cap.
+    """
 
     touch: FoundTouch
     events: Sequence[TouchEventRow]
@@ -52,6 +60,8 @@ class TouchPast(NamedTuple):
     changes: Sequence[ShapingChange]
     warmups: Sequence[WarmingIdentity]
     calendar: HolidayCalendar | None = None
+    cap: RateSetting | None = None
+    counted: Sequence[datetime] = ()
 
 
 def load_pasts(
@@ -70,6 +80,11 @@ def load_pasts(
         sender: [change for change in changes_of_sender(connection, sender, now) if change.suspended]
         for sender in senders
     }
+    caps = {touch.id: _cap_of(context.settings.frequency, touch) for touch in touches}
+    counted: defaultdict[int, list[CountedMessage]] = defaultdict(list)
+    under_caps = sorted({touch.recipient_id for touch in touches if caps[touch.id] is not None})
+    for message in messages_under_caps(connection, under_caps) if under_caps else ():
+        counted[message.recipient_id].append(message)
     warming = identities(context.settings)
     warmups = {sender: [one for one in warming if sender in one.senders] for sender in senders}
     return {
@@ -81,9 +96,15 @@ def load_pasts(
             changes=_of_gates(context, touch, changes[touch.sender]),
             warmups=warmups[touch.sender],
             calendar=context.calendar,
+            cap=caps[touch.id],
+            counted=[one.settled_at for one in counted[touch.recipient_id] if one.touch_id != touch.id],
         )
         for touch in touches
     }
+
+
+def _cap_of(caps: Mapping[str, RateSetting], touch: FoundTouch) -> RateSetting | None:
+    return caps.get(touch.frequency or NORMAL)
 
 
 def _of_gates(context: AppContext, touch: FoundTouch, changes: Sequence[ShapingChange]) -> list[ShapingChange]:
@@ -146,6 +167,8 @@ def find_intervals(
         ends = [at for at in (change.restored_at, change.ends_at) if at is not None]
         detail = f"{change.gate} ({change.rule})"
         yield _interval(DelayCause.GATE_PAUSED, detail, change.at, min(ends, default=None))
+    if past.cap is not None:
+        yield from _of_cap(past.cap, past.counted, f"{past.touch.frequency or NORMAL} ({past.cap})")
     if start_ms < end_ms:
         yield from _of_hours(past, _at(start_ms), _at(end_ms))
     if job is not None and past.touch.state in WAITING:
@@ -180,11 +203,21 @@ def _of_events(events: Sequence[TouchEventRow]) -> Iterator[DelayInterval]:
                 pass  # It ended, or it waits again.
 
 
+def _of_cap(cap: RateSetting, counted: Sequence[datetime], detail: str) -> Iterator[DelayInterval]:
+    """Yield when so many messages were within the span of a frequency cap that no other one could leave."""
+    since = [to_ms(at) for at in sorted(counted)]
+    for newest, oldest in zip(since[cap.count - 1 :], since, strict=False):
+        if newest < oldest + cap.per_ms:
+            yield DelayInterval(DelayCause.FREQUENCY, detail, newest, oldest + cap.per_ms)
+
+
 def _of_hours(past: TouchPast, start: datetime, end: datetime) -> Iterator[DelayInterval]:
     campaign = TouchHours.of(past.touch, past.calendar)
     if campaign is not None:
         for closed in campaign.closed_between(start, end):
-            yield _interval(DelayCause.WINDOW, past.touch.zone, *closed)
+            for begin, finish, holiday in campaign.days_in(*closed):
+                cause = DelayCause.HOLIDAY if holiday else DelayCause.WINDOW
+                yield _interval(cause, past.touch.zone, begin, finish)
     for identity in past.warmups:
         hours = Window(start=identity.warmup.opens, end=identity.warmup.closes, days=frozenset(range(7)))
         for closed in hours.closed_between(start, end, identity.zone):

@@ -31,6 +31,9 @@ from postroad.store.recipient import audience_ids
 from postroad.store.touch_lookup import MAX_TOUCHES, FoundTouch, touches_by_ids, touches_of_recipient
 from postroad.touch_search import queue_of_touch
 
+MAX_EVENTS = 100
+"""Events of a person that are listed, the newest ones."""
+
 
 class MessageStory(Struct, frozen=True, kw_only=True):
     """One message to the person.
@@ -187,9 +190,12 @@ def _person(connection: sa.Connection, context: AppContext, address: str) -> Per
     recipient = touch_history.recipient_of_address(connection, address)
     keys = (address, f"@{address.rpartition('@')[2]}", *hashes_of(context, address))
     suppressions, lifted = touch_history.suppressions_with_keys(connection, keys)
-    members = touch_history.memberships(connection, recipient.id) if recipient and recipient.id is not None else []
     names = {id_: name for name, id_ in audience_ids(connection).items()}
-    return PersonRows(recipient, members, suppressions, lifted, names)
+    if recipient is None or recipient.id is None:
+        return PersonRows(None, [], suppressions, lifted, names)
+    members = touch_history.memberships(connection, recipient.id)
+    events = touch_history.newest_events_of_recipient(connection, recipient.id, MAX_EVENTS)
+    return PersonRows(recipient, members, suppressions, lifted, names, events)
 
 
 def _touches(

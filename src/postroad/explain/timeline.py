@@ -21,6 +21,7 @@ from postroad.store import touch_history
 from postroad.store.bounce import BounceEffectKind
 from postroad.store.ledger import TouchState
 from postroad.store.recipient import Recipient
+from postroad.store.recipient_event import KnownEvent
 from postroad.store.suppression import LiftedSuppression, Suppression
 from postroad.store.touch_history import Membership, ReturnedEffect, ReturnedMail, TouchEventRow
 from postroad.store.touch_lookup import FoundTouch
@@ -30,7 +31,9 @@ class TimelineKind(StrEnum):
     """What happened."""
 
     KNOWN = "known"  # the person was first imported
+    JOINED = "joined"  # the first import of an audience that contained the person
     IMPORTED = "imported"  # the last import of an audience that contained the person
+    EVENT = "event"  # the person did something
     SUPPRESSED = "suppressed"
     LIFTED = "lifted"
     LAUNCHED = "launched"
@@ -89,13 +92,14 @@ _SPECIAL: Final[Mapping[str, tuple[TimelineKind, str]]] = {
 
 
 class PersonRows(NamedTuple):
-    """Rows of a person that belong to no touch. ``audiences``: names by id."""
+    """Rows of a person that belong to no touch. ``audiences``: names by id. ``events``: the newest ones."""
 
     recipient: Recipient | None
     memberships: Sequence[Membership]
     suppressions: Sequence[Suppression]
     lifted: Sequence[LiftedSuppression]
     audiences: Mapping[int, str]
+    events: Sequence[KnownEvent] = ()
 
 
 def timeline(connection: sa.Connection, person: PersonRows, touches: Sequence[FoundTouch]) -> list[TimelineEntry]:
@@ -127,6 +131,13 @@ def _of_person(person: PersonRows) -> Iterator[TimelineEntry]:
         ended = "" if member.finished_at is None else f", finished at {utc(member.finished_at)}"
         words = f"In the import of {member.path} ({member.rows:,} rows{ended}) into audience {member.audience}."
         yield TimelineEntry(at=member.started_at, kind=TimelineKind.IMPORTED, words=words)
+        if member.joined_at is not None:
+            words = f"Joined audience {member.audience}."
+            yield TimelineEntry(at=member.joined_at, kind=TimelineKind.JOINED, words=words)
+    for event in person.events:
+        fields = ", ".join(f"{name} {value}" for name, value in event.fields.items())
+        words = f"Event {event.name}{f' ({fields})' if fields else ''}."
+        yield TimelineEntry(at=event.at, kind=TimelineKind.EVENT, words=words)
     for row in person.suppressions:
         words = f"{_suppressed(row, person)}: {_reason(row)}."
         yield TimelineEntry(at=row.created_at, kind=TimelineKind.SUPPRESSED, words=words)

@@ -13,14 +13,17 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Session, col, select
 
+from postroad.settings.frequency import IGNORE
 from postroad.store.bulk import any_of, id_rows, json_rows
 from postroad.store.cohort import CohortPause
 from postroad.store.dns_report import SenderHold
 from postroad.store.ledger import TouchState
 from postroad.store.recipient import Recipient
+from postroad.store.recipient_event import KnownEvent
 from postroad.store.shaping import ShapingChange
 from postroad.store.suppression import LiftedSuppression, Suppression
-from postroad.store.types import UtcDateTime
+from postroad.store.touches.transitions import states_sql
+from postroad.store.types import JSON_OBJECT, UtcDateTime
 
 MAX_CHANGES = 1_000
 """Changes of one sender's limits that are read, the newest ones."""
@@ -73,8 +76,16 @@ class SenderMove(NamedTuple):
     why: str
 
 
+class CountedMessage(NamedTuple):
+    """A message that counts against the frequency cap of its recipient from ``settled_at`` on."""
+
+    recipient_id: int
+    settled_at: datetime
+    touch_id: int
+
+
 class Membership(NamedTuple):
-    """A person in an audience, by the last import that contained the person."""
+    """A person in an audience, by the last import that contained the person. ``joined_at``: by the first import."""
 
     audience_id: int
     audience: str
@@ -82,6 +93,7 @@ class Membership(NamedTuple):
     started_at: datetime
     finished_at: datetime | None
     rows: int
+    joined_at: datetime | None
 
 
 class EmptiedCampaign(NamedTuple):
@@ -91,20 +103,20 @@ class EmptiedCampaign(NamedTuple):
     emptied_at: datetime
 
 
-def _rows_of_touches(
-    connection: sa.Connection, select_of: str, columns: Mapping[str, TypeEngine[Any]], touch_ids: Sequence[int]
+def _rows_by_id(
+    connection: sa.Connection, select_of: str, columns: Mapping[str, TypeEngine[Any]], ids: Sequence[int]
 ) -> list[sa.Row[Any]]:
-    """Return the rows of a table that belong to touches, in order of time.
+    """Return the rows of a table that belong to touches or recipients, in order of time.
 
-    On PostgreSQL each touch is looked up by itself: before the first ANALYZE, a join of all reads the whole table.
+    On PostgreSQL each one is looked up by itself: before the first ANALYZE, a join of all reads the whole table.
 
     Args:
         connection: A connection in a transaction.
         select_of: A SELECT up to ``WHERE touch_id``, with the columns in their order.
-        columns: The columns and their types. The first two are the touch and the time, the last one breaks ties.
-        touch_ids: The touches.
+        columns: The columns and their types. The first two are the id and the time, the last one breaks ties.
+        ids: The touches or recipients.
     """
-    item, parameters = id_rows(connection, touch_ids)
+    item, parameters = id_rows(connection, ids)
     if connection.dialect.name == "sqlite":
         query = f"{select_of} IN (SELECT batch.id FROM {item})"
     else:
@@ -124,7 +136,7 @@ def events_of_touches(connection: sa.Connection, touch_ids: Sequence[int]) -> li
         "reply": _TEXT, "cause": _TEXT, "blame": _TEXT, "next_at": _TIME, "id": _ID,
     }  # fmt: skip
     select_of = f"SELECT {', '.join(columns)} FROM delivery_event WHERE touch_id"
-    rows = _rows_of_touches(connection, select_of, columns, touch_ids)
+    rows = _rows_by_id(connection, select_of, columns, touch_ids)
     return [TouchEventRow(**{**row._mapping, "state": TouchState(row.state)}) for row in rows]
 
 
@@ -133,7 +145,7 @@ def returned_mails(connection: sa.Connection, touch_ids: Sequence[int]) -> list[
     texts = ("source", "kind", "verdict", "rule", "matched_by", "digest")
     columns: dict[str, TypeEngine[Any]] = {"touch_id": _ID, "received_at": _TIME, **dict.fromkeys(texts, _TEXT)}
     select_of = f"SELECT {', '.join(columns)} FROM bounce_mail WHERE processed_at IS NOT NULL AND touch_id"
-    return [ReturnedMail(*row[:-1]) for row in _rows_of_touches(connection, select_of, columns, touch_ids)]
+    return [ReturnedMail(*row[:-1]) for row in _rows_by_id(connection, select_of, columns, touch_ids)]
 
 
 def returned_effects(connection: sa.Connection, touch_ids: Sequence[int]) -> list[ReturnedEffect]:
@@ -142,7 +154,7 @@ def returned_effects(connection: sa.Connection, touch_ids: Sequence[int]) -> lis
         "touch_id": _ID, "at": _TIME, "effect": _TEXT, "detail": _TEXT, "id": _ID,
     }  # fmt: skip
     select_of = f"SELECT {', '.join(columns)} FROM bounce_effect WHERE touch_id"
-    return [ReturnedEffect(*row[:-1]) for row in _rows_of_touches(connection, select_of, columns, touch_ids)]
+    return [ReturnedEffect(*row[:-1]) for row in _rows_by_id(connection, select_of, columns, touch_ids)]
 
 
 def sender_moves(connection: sa.Connection, touch_ids: Sequence[int]) -> list[SenderMove]:
@@ -155,7 +167,22 @@ def sender_moves(connection: sa.Connection, touch_ids: Sequence[int]) -> list[Se
         "overflow.id FROM overflow JOIN sender AS given_by ON given_by.id = overflow.from_sender_id "
         "JOIN sender AS given_to ON given_to.id = overflow.sender_id WHERE overflow.touch_id"
     )
-    return [SenderMove(*row[:-1]) for row in _rows_of_touches(connection, select_of, columns, touch_ids)]
+    return [SenderMove(*row[:-1]) for row in _rows_by_id(connection, select_of, columns, touch_ids)]
+
+
+def messages_under_caps(connection: sa.Connection, recipient_ids: Sequence[int]) -> list[CountedMessage]:
+    """Return the messages to these recipients that count against frequency caps, in order of time.
+
+    Messages on the wire are left out: they have no time yet.
+    """
+    columns: dict[str, TypeEngine[Any]] = {"recipient_id": _ID, "settled_at": _TIME, "id": _ID}
+    select_of = (
+        "SELECT other.recipient_id, other.settled_at, other.id FROM touch AS other "
+        "JOIN campaign AS its ON its.id = other.campaign_id WHERE other.settled_at IS NOT NULL "
+        f"AND other.state {states_sql((TouchState.ACCEPTED, TouchState.UNKNOWN))} "
+        f"AND (its.frequency IS NULL OR its.frequency <> '{IGNORE}') AND other.recipient_id"
+    )
+    return [CountedMessage(*row) for row in _rows_by_id(connection, select_of, columns, recipient_ids)]
 
 
 def recipient_of_address(connection: sa.Connection, address: str) -> Recipient | None:
@@ -195,7 +222,7 @@ def memberships(connection: sa.Connection, recipient_id: int) -> list[Membership
     item, parameters = id_rows(connection, audiences)
     statement = sa.text(
         "SELECT audience.id, audience.name, audience_import.path, audience_import.started_at, "
-        "audience_import.finished_at, audience_import.rows_total FROM audience_member "
+        "audience_import.finished_at, audience_import.rows_total, audience_member.joined_at FROM audience_member "
         "JOIN audience ON audience.id = audience_member.audience_id "
         "JOIN audience_import ON audience_import.id = audience_member.import_id "
         f"WHERE audience_member.audience_id {any_of(connection, f'SELECT batch.id FROM {item}')} "
@@ -207,8 +234,22 @@ def memberships(connection: sa.Connection, recipient_id: int) -> list[Membership
         sa.column("started_at", UtcDateTime()),
         sa.column("finished_at", UtcDateTime()),
         sa.column("rows_total", sa.Integer()),
+        sa.column("joined_at", UtcDateTime()),
     )
     return [Membership(*row) for row in connection.execute(statement, {"recipient_id": recipient_id, **parameters})]
+
+
+def newest_events_of_recipient(connection: sa.Connection, recipient_id: int, limit: int) -> list[KnownEvent]:
+    """Return what a recipient did, the newest events, in order of time."""
+    # Sorted here: for an ORDER BY with a LIMIT, a database may read the events of all recipients in order of time.
+    statement = sa.text("SELECT name, at, key, fields FROM recipient_event WHERE recipient_id = :id").columns(
+        sa.column("name", sa.Text()),
+        sa.column("at", UtcDateTime()),
+        sa.column("key", sa.Text()),
+        sa.column("fields", JSON_OBJECT),
+    )
+    rows = [KnownEvent(*row) for row in connection.execute(statement, {"id": recipient_id})]
+    return sorted(rows, key=lambda event: (event.at, event.name))[-limit:]
 
 
 def emptied_campaigns(connection: sa.Connection, audience_ids: Sequence[int]) -> list[EmptiedCampaign]:

@@ -21,8 +21,8 @@ MAX_TOUCHES = 100
 class FoundTouch(NamedTuple):
     """One touch, with its campaign and its recipient. ``zone``: the time zone in which ``sending_window`` holds.
 
-    ``launched_at``, ``paused_at``, ``paused_by``: of its campaign. ``provider``, ``site``: from the last DNS lookup.
-    ``own_zone``: the recipient's time zone, if it is known. ``country``, ``subdivision``: merge fields.
+    ``launched_at``, ``paused_at``, ``paused_by``, ``frequency``: of its campaign. ``provider``, ``site``: from the last
+    DNS lookup. ``own_zone``: the recipient's time zone, if it is known. ``country``, ``subdivision``: merge fields.
     """
 
     id: int
@@ -52,6 +52,7 @@ class FoundTouch(NamedTuple):
     own_zone: str | None = None
     country: str | None = None
     subdivision: str | None = None
+    frequency: str | None = None
 
 
 class FoundSuppression(NamedTuple):
@@ -69,7 +70,7 @@ SELECT touch.id, touch.step_id, touch.state, touch.due_at, touch.next_at, touch.
   recipient.time_zone AS own_zone, {{place}}, campaign.name AS campaign,
   campaign.state AS campaign_state, campaign.audience_id, campaign.warmup, campaign.sending_window,
   step.name AS step, sender.address AS sender, touch.recipient_id, touch.campaign_id, campaign.launched_at,
-  campaign.paused_at, campaign.paused_by, recipient.domain, mail_domain.provider, mail_domain.site
+  campaign.paused_at, campaign.paused_by, recipient.domain, mail_domain.provider, mail_domain.site, campaign.frequency
 FROM touch JOIN recipient ON recipient.id = touch.recipient_id JOIN campaign ON campaign.id = touch.campaign_id
 JOIN step ON step.id = touch.step_id JOIN sender ON sender.id = {SENDER_OF_TOUCH}
 LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain
@@ -103,6 +104,7 @@ _COLUMNS = (
     sa.column("domain", sa.Text()),
     sa.column("provider", sa.Text()),
     sa.column("site", sa.Text()),
+    sa.column("frequency", sa.Text()),
 )
 
 
