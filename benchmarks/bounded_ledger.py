@@ -20,6 +20,7 @@ from benchmarks.large_ledger import NOW, LargeLedger, large_ledger
 from benchmarks.transactions import Transaction, watched
 from postroad.bounce.handler import _forget
 from postroad.campaign.audience import import_file
+from postroad.campaign.event_file import import_events
 from postroad.campaign.plan import advance, launch
 from postroad.campaign.status import finish_if_done, summary
 from postroad.clock import SystemClock
@@ -57,6 +58,7 @@ ROWS_OF_THE_CALLER = {
     "postroad.senders.cohort_breaker:lift.<locals>.write_lift": "one pause",
     "postroad.app.advance:record_pass": "one heartbeat",
     "postroad.operations.campaign_runs:begin_run.<locals>.write_begin": "one run",
+    "postroad.cli.event:record.<locals>.work.<locals>.keep": "one event",
     "postroad.campaign.plan:launch": "one campaign, of which an earlier launch failed",
     "postroad.operations.campaign_runs:end_runs": "runs that ended",
     "postroad.operations.campaign_runs:stop_run.<locals>.write_stop": "one run",
@@ -243,6 +245,15 @@ def import_a_file(ledger: LargeLedger) -> None:
         path = Path(folder) / "people.csv"
         path.write_text("email\n" + "".join(f"new{n}@example.com\n" for n in range(3 * BATCH)), encoding="utf-8")
         assert import_file(ledger.engine, "others", path, NOW).imported == 3 * BATCH
+
+
+@_operation
+def import_events_of_recipients(ledger: LargeLedger) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "events.csv"
+        rows = "".join(f"new{n}@example.com,paid,{n}\n" for n in range(3 * BATCH))
+        path.write_text(f"address,event,key\n{rows}", encoding="utf-8")
+        assert import_events(ledger.engine, path, NOW).recorded == 3 * BATCH
 
 
 @_operation

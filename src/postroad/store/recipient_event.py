@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from postroad.errors import StateError
-from postroad.store.bulk import json_rows
+from postroad.store.bulk import any_of, json_rows
 from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, sql_time
 
 
@@ -75,32 +75,38 @@ def record_events(connection: sa.Connection, events: Sequence[NewEvent]) -> Reco
     asked = [{"address": address} for address in addresses]
     item, parameters = json_rows(connection, "asked", {"address": sa.Text()}, asked)
     known = sa.text(
-        f"SELECT recipient.address FROM {item} CROSS JOIN recipient WHERE recipient.address = asked.address"
+        f"SELECT address, id FROM recipient WHERE address {any_of(connection, f'SELECT asked.address FROM {item}')}"
     )
-    found = set(connection.execute(known, parameters).scalars())
+    ids = {row.address: row.id for row in connection.execute(known, parameters)}
     dialect = connection.dialect.name
     columns: dict[str, sa.types.TypeEngine[Any]] = {
-        "address": sa.Text(),
+        "recipient_id": sa.BigInteger(),
         "name": sa.Text(),
         "at": UtcDateTime(),
         "fields": JSON_OBJECT,
         "key": sa.Text(),
     }
     rows = [
-        {**event._asdict(), "at": sql_time(event.at, dialect), "fields": msgspec.Raw(event.fields)}
+        {
+            "recipient_id": ids[event.address],
+            "name": event.name,
+            "at": sql_time(event.at, dialect),
+            "fields": msgspec.Raw(event.fields),
+            "key": event.key,
+        }
         for event in events
-        if event.address in found
+        if event.address in ids
     ]
     new, parameters = json_rows(connection, "new", columns, rows)
     # In a fixed order, so that two imports with the same keys do not deadlock.
     statement = sa.text(
         "INSERT INTO recipient_event (recipient_id, name, at, fields, key) "
-        f"SELECT recipient.id, new.name, new.at, new.fields, new.key FROM {new} "
-        "CROSS JOIN recipient WHERE recipient.address = new.address ORDER BY recipient.id, new.name, new.key "
+        f"SELECT new.recipient_id, new.name, new.at, new.fields, new.key FROM {new} "
+        "WHERE true ORDER BY new.recipient_id, new.name, new.key "
         "ON CONFLICT (recipient_id, name, key) WHERE key IS NOT NULL DO NOTHING"
     )
     recorded = connection.execute(statement, parameters).rowcount if rows else 0
-    return RecordedEvents(recorded, frozenset(addresses - found))
+    return RecordedEvents(recorded, frozenset(addresses - ids.keys()))
 
 
 class KnownEvent(NamedTuple):
