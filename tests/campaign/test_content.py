@@ -12,6 +12,7 @@ from postroad.campaign.finding import Level, PreflightFinding
 from postroad.campaign.links import StepLink, is_same_site, link_problem, shown_host
 from postroad.campaign.preflight import check
 from postroad.campaign.subject import count_emoji, is_in_capitals, subject_findings
+from postroad.dns.public_address import networks
 from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
 from tests.campaign.test_preflight import SIGNER
 
@@ -229,6 +230,15 @@ PROBLEMS = {
 def test_an_address_of_a_link_is_usable_or_not(href: str, code: str | None) -> None:
     problem = link_problem(StepLink(href=href, part="html"))
     assert (problem.word if problem is not None else None) == code
+
+
+def test_links_may_lead_to_an_allowed_network() -> None:
+    allowed = networks(["10.0.0.0/8"])
+    for href in ("https://10.1.2.3/x", "https://intranet/x", "https://build.local/x"):
+        link = StepLink(href=href, part="html")
+        assert link_problem(link) is not None
+        assert link_problem(link, allowed) is None
+    assert link_problem(StepLink(href="https://192.168.1.2/", part="html"), allowed) is not None
 
 
 SHOWN = {

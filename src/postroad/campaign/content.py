@@ -12,14 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from postroad.campaign.finding import Level, PreflightCode, PreflightFinding, step_finding
+from postroad.campaign.finding import Level, PreflightCode, PreflightFinding, name_lines, step_finding
 from postroad.campaign.links import StepLink, link_findings, links_of_text
 from postroad.campaign.subject import subject_findings
 from postroad.campaign.trial import StepTrial
+from postroad.dns.public_address import networks
 from postroad.errors import DataError
 from postroad.mail.html_content import HtmlContent
 from postroad.mail.html_reader import HtmlBodyReader
 from postroad.mail.rendering import Rendering
+from postroad.settings import Settings
 
 CLIP_BYTES: Final = 102 * 1024
 """Size of the HTML, after merge, from which Gmail clips a message."""
@@ -65,13 +67,13 @@ class CheckedContent:
     links: tuple[StepLink, ...]
 
 
-def check_content(step: AuthoredStep, reader: HtmlBodyReader, public_url: str) -> CheckedContent:
+def check_content(step: AuthoredStep, reader: HtmlBodyReader, settings: Settings) -> CheckedContent:
     """Check the content of a step.
 
     Args:
         step: The step.
         reader: Reads the HTML.
-        public_url: Base of Postroad's own links, which are not checked.
+        settings: The settings. Postroad's own links are not checked.
 
     Returns:
         The findings and links.
@@ -100,9 +102,9 @@ def check_content(step: AuthoredStep, reader: HtmlBodyReader, public_url: str) -
         findings.append(
             step_finding(PreflightCode.CONTENT_UNREAD, where, f"it is not read: {error.message}", remedy, part="html")
         )
-    own = f"{public_url.rstrip('/')}/u/"
+    own = f"{settings.public_url.rstrip('/')}/u/"
     rendered = [link for link in rendered if not link.href.startswith(own)]
-    findings += link_findings(where, [*links, *rendered])
+    findings += link_findings(where, [*links, *rendered], networks(settings.preflight.allowed_networks))
     # Several messages have the same problem.
     distinct = {(finding.code, finding.place or finding.what): finding for finding in reversed(findings)}
     return CheckedContent(step=step, findings=tuple(reversed(distinct.values())), links=tuple(dict.fromkeys(links)))
@@ -175,15 +177,13 @@ def _template_links(step: AuthoredStep, content: HtmlContent) -> Iterator[StepLi
 
 def _image_findings(step: AuthoredStep, content: HtmlContent) -> Iterator[PreflightFinding]:
     if content.no_alt:
-        count = len(content.no_alt)
-        named = ", ".join(map(str, dict.fromkeys(content.no_alt[:20]))) if step.html_lines else ""
         yield step_finding(
             PreflightCode.IMAGE_NO_ALT,
             step.trial.name,
-            f"{count} of {content.images} images have no alternative text",
+            f"{len(content.no_alt)} of {content.images} images have no alternative text",
             'Describe each image: alt="Our office". A decoration has an empty text: alt="".',
             part="html",
-            lines=f"{'lines' if ',' in named else 'line'} {named}" if named else "",
+            lines=name_lines(content.no_alt) if step.html_lines else "",
         )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from typing import Final
+
+_MAX_LINES: Final = 20
 
 
 class Level(StrEnum):
@@ -105,6 +109,13 @@ def campaign_finding(
 ) -> PreflightFinding:
     """Return a finding about a campaign. ``level``: its level, if it is not that of the code."""
     return PreflightFinding(code=code.word, level=level or code.level, what=what, remedy=remedy, recipients=recipients)
+
+
+def name_lines(numbers: Iterable[int | None]) -> str:
+    """Return lines in words, such as ``lines 3, 7``. It is empty if no line is known: None or 0."""
+    lines = list(dict.fromkeys(str(number) for number in numbers if number))
+    more = ", …" if len(lines) > _MAX_LINES else ""
+    return f"line{'s' if len(lines) > 1 else ''} {', '.join(lines[:_MAX_LINES])}{more}" if lines else ""
 
 
 def step_finding(

@@ -19,8 +19,8 @@ from urllib.parse import SplitResult, urljoin
 import httpx
 
 from postroad.campaign.content import CheckedContent
-from postroad.campaign.finding import PreflightCode, PreflightFinding, step_finding
-from postroad.campaign.links import StepLink, is_same_for_all, is_same_site, link_problem, name_lines, split_url
+from postroad.campaign.finding import PreflightCode, PreflightFinding, name_lines, step_finding
+from postroad.campaign.links import StepLink, is_same_for_all, is_same_site, link_problem, split_url
 from postroad.dns.lookup import LookupStatus
 from postroad.dns.public_address import Network, may_connect
 from postroad.dns.resolver import Resolver
@@ -70,7 +70,7 @@ class LinkChecker:
         """
         self._resolver = resolver
         self._trust = trust
-        self._allowed = allowed
+        self.allowed = allowed
 
     async def check(self, href: str) -> LinkResult:
         """Follow a link and its redirects. Return the result: there is one for every URL."""
@@ -125,7 +125,7 @@ class LinkChecker:
             name, found = host, [str(ip_address(host))]
         except ValueError:
             name, found = await self._look_up(host)
-        permitted = [address for address in found if may_connect(address, self._allowed)]
+        permitted = [address for address in found if may_connect(address, self.allowed)]
         if not permitted:
             raise _NoReplyError(PreflightCode.LINK_UNUSABLE, f"{name} has no public address")
         return name, permitted
@@ -174,7 +174,7 @@ async def follow_links(
         for content in contents
         for link in content.links
         if link.href.lower().startswith(("http://", "https://"))
-        and link_problem(link) is not PreflightCode.LINK_UNUSABLE
+        and link_problem(link, checker.allowed) is not PreflightCode.LINK_UNUSABLE
     ]
     wanted = dict.fromkeys(link.href for _, link in usable if is_same_for_all(link))
     results: dict[str, LinkResult] = {}
@@ -211,7 +211,9 @@ def _findings(links: Iterable[tuple[str, StepLink]], results: dict[str, LinkResu
         hrefs = list(dict.fromkeys(link.href[:200] for link in same))
         named = ", ".join(hrefs[:_MAX_NAMED]) + (", …" if len(hrefs) > _MAX_NAMED else "")
         findings.append(
-            step_finding(code, where, f"{named}: {why}", _REMEDIES[code], part=part, lines=name_lines(same))
+            step_finding(
+                code, where, f"{named}: {why}", _REMEDIES[code], part=part, lines=name_lines(link.line for link in same)
+            )
         )
     return findings
 

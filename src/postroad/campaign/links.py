@@ -11,8 +11,8 @@ from itertools import islice
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from postroad.campaign.finding import PreflightCode, PreflightFinding, step_finding
-from postroad.dns.public_address import may_connect
+from postroad.campaign.finding import PreflightCode, PreflightFinding, name_lines, step_finding
+from postroad.dns.public_address import Network, may_connect
 from postroad.mail.html_content import MAX_ELEMENTS
 
 _URL: Final = re.compile(r"https?://[^\s<>\"'\\^`]+", re.IGNORECASE)
@@ -28,7 +28,6 @@ _NO_TLDS: Final = frozenset(
     {"js", "md", "py", "rs", "sh", "pl", "cs", "cc", "rb", "ts", "vb", "pdf", "doc", "txt", "net"}
 )
 _MAX_NAMED: Final = 3
-_MAX_LINES: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +57,14 @@ def links_of_text(text: str, *, lines: bool) -> Iterator[StepLink]:
     return islice(links, MAX_ELEMENTS)
 
 
-def link_findings(where: str, links: Iterable[StepLink]) -> Iterator[PreflightFinding]:
+def link_findings(where: str, links: Iterable[StepLink], allowed: Sequence[Network] = ()) -> Iterator[PreflightFinding]:
     """Yield a finding for each kind of problem in a part of a step, with the lines of the links.
 
     Args:
         where: The campaign and the step.
         links: The links of its templates, and after them those of its messages. A link of a message is ignored if a
             template has its host.
+        allowed: Networks that are not public, and to which links may lead nevertheless.
     """
     problems: defaultdict[tuple[PreflightCode, str], dict[StepLink, None]] = defaultdict(dict)
     of_templates: set[tuple[str, str, str]] = set()
@@ -77,7 +77,7 @@ def link_findings(where: str, links: Iterable[StepLink]) -> Iterator[PreflightFi
             of_templates.add(site)
         elif site in of_templates:
             continue
-        code = link_problem(link)
+        code = link_problem(link, allowed)
         if code is not None:
             problems[code, link.part][link] = None
     for (code, part), distinct in problems.items():
@@ -89,15 +89,8 @@ def link_findings(where: str, links: Iterable[StepLink]) -> Iterator[PreflightFi
             f"{_count(len(found))} {_PROBLEMS[code]}: {named if len(found) <= _MAX_NAMED else _few(code, found)}",
             _REMEDIES[code],
             part=part,
-            lines=name_lines(found),
+            lines=name_lines(link.line for link in found),
         )
-
-
-def name_lines(links: Sequence[StepLink]) -> str:
-    """Return the lines of links in words, such as ``lines 3, 7``. It is empty if they are not known."""
-    lines = list(dict.fromkeys(str(link.line) for link in links if link.line))
-    more = ", …" if len(lines) > _MAX_LINES else ""
-    return f"line{'s' if len(lines) > 1 else ''} {', '.join(lines[:_MAX_LINES])}{more}" if lines else ""
 
 
 def is_same_for_all(link: StepLink) -> bool:
@@ -115,8 +108,8 @@ def split_url(href: str) -> SplitResult | None:
     return parsed
 
 
-def link_problem(link: StepLink) -> PreflightCode | None:
-    """Return what is wrong with a link, or None."""
+def link_problem(link: StepLink, allowed: Sequence[Network] = ()) -> PreflightCode | None:
+    """Return what is wrong with a link, or None. ``allowed``: networks to which it may lead although not public."""
     parsed = split_url(link.href)
     if parsed is None:
         return PreflightCode.LINK_UNUSABLE
@@ -124,7 +117,7 @@ def link_problem(link: StepLink) -> PreflightCode | None:
         # "#top" leads to a part of the same message, and "mailto:" to another program.
         is_usable = re.match(r"#[^#]", link.href) or (parsed.scheme and parsed.scheme not in _NO_SCHEMES)
         return None if is_usable else PreflightCode.LINK_UNUSABLE
-    if not _is_public_host(parsed.hostname or ""):
+    if not _is_usable_host(parsed.hostname or "", allowed):
         return PreflightCode.LINK_UNUSABLE
     shown = shown_host(link.shown)
     if shown is not None and not is_same_site(shown, parsed.hostname or ""):
@@ -132,10 +125,12 @@ def link_problem(link: StepLink) -> PreflightCode | None:
     return PreflightCode.LINK_HTTP if parsed.scheme == "http" else None
 
 
-def _is_public_host(host: str) -> bool:
+def _is_usable_host(host: str, allowed: Sequence[Network]) -> bool:
     try:
-        return may_connect(str(ip_address(host)))
+        return may_connect(str(ip_address(host)), allowed)
     except ValueError:
+        if allowed:
+            return bool(host)  # A network of one's own has names of its own.
         return "." in host.strip(".") and host.rstrip(".").rpartition(".")[2].lower() not in _PRIVATE
 
 

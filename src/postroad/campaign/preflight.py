@@ -98,7 +98,7 @@ def check(
     )
     findings += rendering_findings
     with HtmlBodyReader() as reader:
-        checked = [check_content(content, reader, settings.public_url) for content in contents]
+        checked = [check_content(content, reader, settings) for content in contents]
     findings += [finding for each in checked for finding in each.findings]
     return PreflightReport(
         campaign=name,
