@@ -98,6 +98,7 @@ CALLS: dict[str, Call] = {
     "campaign proof": Call((SPRING, "--to", "me@example.org"), ("audience.name",)),
     "campaign pause": Call((SPRING,), ("campaign.name",)),
     "campaign resume": Call((SPRING,), ("campaign.name",)),
+    "campaign recall": Call((SPRING, "--yes"), ("campaign.name",)),
     "campaign cancel": Call((SPRING, "--yes"), ("campaign.name",)),
     "audience import": Call(("people", "bad.csv")),
     "audience abandon": Call((bad("audience.name"),)),

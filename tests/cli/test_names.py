@@ -35,6 +35,8 @@ TYPOS = {
     ("campaign status", "name"): ["campaign", "status", "sprong"],
     ("campaign pause", "name"): ["campaign", "pause", "sprong"],
     ("campaign resume", "name"): ["campaign", "resume", "sprong"],
+    ("campaign recall", "name"): ["campaign", "recall", "sprong", "--yes"],
+    ("campaign recall", "step"): ["campaign", "recall", "spring", "--step", "helo", "--yes"],
     ("campaign cancel", "name"): ["campaign", "cancel", "sprong", "--yes"],
     ("audience abandon", "name"): ["audience", "abandon", "poeple"],
     ("audience refusals", "name"): ["audience", "refusals", "poeple"],

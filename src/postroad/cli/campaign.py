@@ -13,6 +13,7 @@ import typer
 from postroad.cli.campaign_delays import delays
 from postroad.cli.campaign_forecast import forecast as forecast_command
 from postroad.cli.campaign_proof import proof
+from postroad.cli.campaign_recall import recall
 from postroad.cli.campaign_status import status
 from postroad.cli.context import with_context
 from postroad.cli.output import (
@@ -261,6 +262,7 @@ app.command("proof")(proof)
 app.command("status")(status)
 app.command("forecast")(forecast_command)
 app.command("delays")(delays)
+app.command("recall")(recall)
 
 
 @app.command("pause")

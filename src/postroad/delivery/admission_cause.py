@@ -16,6 +16,7 @@ class AdmissionCause(StrEnum):
     EXIT = "exit"  # and the exit condition of the campaign
     CAMPAIGN_PAUSED = "campaign paused"
     CAMPAIGN_CANCELLED = "campaign cancelled"
+    STEP_RECALLED = "step recalled"
     SUPPRESSED = "suppressed"
     ENDED = "already"  # and the state
     OTHER_SENDER = "another sender sends it"

@@ -240,6 +240,8 @@ class Admission:
             return Cancel(cause=f"{AdmissionCause.ENDED} {state}")
         if row.suppressed:
             return cancel_with(TouchState.SUPPRESSED, AdmissionCause.SUPPRESSED)
+        if row.recalled:
+            return cancel_with(TouchState.CANCELLED, AdmissionCause.STEP_RECALLED)
         match CampaignState(row.campaign_state):
             case CampaignState.PAUSED | CampaignState.DRAFT:
                 return Defer(delay_ms=PAUSED_DELAY_MS, cause=AdmissionCause.CAMPAIGN_PAUSED, untried=True)

@@ -222,6 +222,7 @@ ADMISSION_CAUSES: Final[Mapping[AdmissionCause, DelayCause]] = {
     AdmissionCause.EXIT: DelayCause.EXIT,
     AdmissionCause.CAMPAIGN_PAUSED: DelayCause.CAMPAIGN_PAUSED,
     AdmissionCause.CAMPAIGN_CANCELLED: DelayCause.CAMPAIGN_ENDED,
+    AdmissionCause.STEP_RECALLED: DelayCause.CAMPAIGN_ENDED,
     AdmissionCause.SUPPRESSED: DelayCause.SUPPRESSED,
     AdmissionCause.ENDED: DelayCause.CAMPAIGN_ENDED,
     AdmissionCause.OTHER_SENDER: DelayCause.NO_JOB,

@@ -107,6 +107,12 @@ class Campaign(SQLModel, table=True):
         sa_column_kwargs={"server_default": sa.text("0")},
         description="the last recipient of whom the goal was looked at",
     )
+    corrects: dict[str, Any] | None = Field(
+        default=None,
+        sa_type=JSON_OR_NULL,
+        nullable=True,
+        description="the campaign whose recipients get this one, instead of the audience",
+    )
     freezing_at: datetime | None = Field(
         default=None, sa_type=UtcDateTime, description="when the unfinished launch began"
     )
@@ -145,6 +151,9 @@ class Step(SQLModel, table=True):
     name: str = Field(sa_type=sa.String(100))
     kind: StepKind = Field(sa_type=StrEnumType(StepKind))
     settings: dict[str, Any] = Field(sa_type=JSON_OBJECT, nullable=False)
+    recalled_at: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, description="when it was recalled; from then on it is sent to no recipient"
+    )
 
 
 class StoredFile(SQLModel, table=True):

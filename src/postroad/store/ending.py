@@ -29,12 +29,12 @@ LATE_NUMBERS = 5_000
 HashOf = Callable[[str], str]
 
 
-def _end(engine: sa.Engine, touch_ids: Sequence[int], state: TouchState, now: datetime) -> int:
+def _end(engine: sa.Engine, touch_ids: Sequence[int], state: TouchState, now: datetime) -> list[int]:
     end = cancel_touches if state is TouchState.CANCELLED else suppress_touches
-    ended = 0
+    ended: list[int] = []
     for start in range(0, len(touch_ids), STEP):
         with write(engine) as connection:
-            ended += len(end(connection, touch_ids[start : start + STEP], now))
+            ended += end(connection, touch_ids[start : start + STEP], now)
     return ended
 
 
@@ -46,13 +46,33 @@ def cancel_waiting(engine: sa.Engine, campaign_id: int, now: datetime) -> int:
     Returns:
         The number of cancelled touches for which the queue may have jobs.
     """
-    queued = 0
-    for page in touch_pages(engine, campaign_id):
+    queued = cancel_waiting_touches(engine, campaign_id, now)
+    _exit_enrolments(engine, campaign_id, now)
+    return len(queued)
+
+
+def cancel_waiting_touches(
+    engine: sa.Engine, campaign_id: int, now: datetime, *, step_id: int | None = None
+) -> list[int]:
+    """Cancel every touch of a cancelled campaign, or of a recalled step, that is not on the wire. Idempotent.
+
+    No touch of a cancelled campaign or a recalled step is planned or admitted, so one pass suffices.
+
+    Args:
+        engine: The database.
+        campaign_id: The campaign.
+        now: The time.
+        step_id: The step. None: all steps.
+
+    Returns:
+        The cancelled touches for which the queue may have jobs.
+    """
+    queued: list[int] = []
+    for page in touch_pages(engine, campaign_id, step_id=step_id):
         planned = [touch.id for touch in page if touch.state == TouchState.PLANNED]
         _end(engine, planned, TouchState.CANCELLED, now)
         waiting = [touch.id for touch in page if touch.state in (TouchState.QUEUED, TouchState.DEFERRED)]
         queued += _end(engine, waiting, TouchState.CANCELLED, now)
-    _exit_enrolments(engine, campaign_id, now)
     return queued
 
 
@@ -119,7 +139,7 @@ def end_suppressed(engine: sa.Engine, campaign_id: int, now: datetime, hash_of: 
         addresses = [key for key in keys if not key.startswith(("@", "#"))]
         unindexed.update(keys - set(addresses))
         if addresses:
-            ended += _end(engine, _waiting_for(engine, campaign_id, addresses), TouchState.SUPPRESSED, now)
+            ended += len(_end(engine, _waiting_for(engine, campaign_id, addresses), TouchState.SUPPRESSED, now))
     if unindexed:
         ended += _end_matching(engine, campaign_id, unindexed, now, hash_of)
     with write(engine) as connection:
@@ -180,5 +200,5 @@ def _end_matching(
             for row in found
             if f"@{row.domain}" in keys or (hash_of is not None and hash_of(row.address) in keys)
         ]
-        ended += _end(engine, matching, TouchState.SUPPRESSED, now)
+        ended += len(_end(engine, matching, TouchState.SUPPRESSED, now))
     return ended

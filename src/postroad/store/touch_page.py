@@ -37,16 +37,16 @@ def touch_page(
     return [TouchKey(*row) for row in connection.execute(statement, values)]
 
 
-def touch_pages(engine: sa.Engine, campaign_id: int) -> Iterator[list[TouchKey]]:
-    """Yield every touch of a campaign, step by step. Each page is read in its own transaction."""
+def touch_pages(engine: sa.Engine, campaign_id: int, *, step_id: int | None = None) -> Iterator[list[TouchKey]]:
+    """Yield every touch of a campaign, step by step, or those of one step. Each page has its own transaction."""
     with read(engine) as connection:
         statement = sa.text("SELECT id FROM step WHERE campaign_id = :id AND kind = 'email' ORDER BY position")
         step_ids = list(connection.execute(statement, {"id": campaign_id}).scalars())
-    for step_id in step_ids:
+    for email in step_ids if step_id is None else [step_id]:
         after = 0
         while True:
             with read(engine) as connection:
-                page = touch_page(connection, campaign_id, step_id, after=after)
+                page = touch_page(connection, campaign_id, email, after=after)
             if not page:
                 break
             yield page

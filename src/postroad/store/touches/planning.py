@@ -46,6 +46,8 @@ class SeedTouch(NamedTuple):
 def plan_touches(connection: sa.Connection, step: PlannedStep, touches: Sequence[NewTouch], now: datetime) -> int:
     """Insert touches of a step. Those of suppressed recipients are inserted as ``suppressed``.
 
+    All others of a recalled step are inserted as ``cancelled``.
+
     Returns:
         The number of touches that did not exist.
     """
@@ -64,12 +66,13 @@ def plan_touches(connection: sa.Connection, step: PlannedStep, touches: Sequence
     insert = sa.text(
         "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim, settled_at, follow_up, "
         "enrolled) WITH found AS MATERIALIZED "
-        f"(SELECT new.id, new.due_at, {suppressed_sql('new.hashed')} AS suppressed "
+        f"(SELECT new.id, new.due_at, {suppressed_sql('new.hashed')} AS suppressed, "
+        "(SELECT recalled_at IS NOT NULL FROM step WHERE step.id = :step_id) AS recalled "
         f"FROM campaign CROSS JOIN {item} CROSS JOIN ({recipients}) AS recipient "
         "WHERE campaign.id = :campaign_id AND recipient.id = new.id) "
         f"SELECT :campaign_id, :step_id, found.id, CASE WHEN found.suppressed THEN '{TouchState.SUPPRESSED}' "
-        f"ELSE '{TouchState.PLANNED}' END, "
-        "found.due_at, 0, CASE WHEN found.suppressed THEN :now END, :follow_up, :enrolled "
+        f"WHEN found.recalled THEN '{TouchState.CANCELLED}' ELSE '{TouchState.PLANNED}' END, "
+        "found.due_at, 0, CASE WHEN found.suppressed OR found.recalled THEN :now END, :follow_up, :enrolled "
         "FROM found WHERE true ORDER BY found.id ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return connection.execute(insert, {**step._asdict(), "now": now, **parameters}).rowcount

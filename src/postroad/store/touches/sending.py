@@ -57,10 +57,10 @@ class Claim(NamedTuple):
     address: str = ""
 
 
-class RejectedClaim(sa.Row[tuple[int, str, int, str, bool, int]]):
+class RejectedClaim(sa.Row[tuple[int, str, int, str, bool, int, bool]]):
     """Shape of a row of `rejected_claims`: the touch, its campaign's state, and whether its recipient is suppressed.
 
-    ``sender_id``: the sender in place of the campaign's; 0: the campaign's.
+    ``sender_id``: the sender in place of the campaign's; 0: the campaign's. ``recalled``: its step was recalled.
     """
 
     id: int
@@ -69,6 +69,7 @@ class RejectedClaim(sa.Row[tuple[int, str, int, str, bool, int]]):
     campaign_state: str
     suppressed: bool
     sender_id: int
+    recalled: bool
 
 
 _CLAIM_COLUMNS: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "claim": sa.BigInteger()}
@@ -78,7 +79,8 @@ _HASHED_COLUMNS: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "hashed": 
 def admit(connection: sa.Connection, claims: Sequence[Claim], rule: FrequencyRule | None = None) -> set[int]:
     """Move touches to ``sending``.
 
-    A touch does not move if its recipient is suppressed, it has ended, its campaign is not running, another sender is
+    A touch does not move if its recipient is suppressed, it has ended, its step was recalled, its campaign is not
+    running, another sender is
     to send it, a frequency cap holds it, or an earlier claim put it on the wire and the queue does not report that
     this claim ended without delivery.
 
@@ -131,7 +133,8 @@ def _admit(connection: sa.Connection, claims: Sequence[Claim], rule: FrequencyRu
     statement = (
         f"UPDATE touch SET state = '{TouchState.SENDING}', claim = batch.claim, next_at = NULL, settled_at = NULL "
         f"FROM {item} WHERE {looked_up}touch.id = batch.id AND COALESCE(touch.sender_id, 0) = batch.sender "
-        f"AND {allowed} AND EXISTS (SELECT 1 FROM campaign JOIN recipient ON recipient.id = touch.recipient_id "
+        f"AND {allowed} AND EXISTS (SELECT 1 FROM campaign JOIN step ON step.id = touch.step_id "
+        "AND step.recalled_at IS NULL JOIN recipient ON recipient.id = touch.recipient_id "
         "WHERE campaign.id = touch.campaign_id AND campaign.state = 'running' "
         f"AND NOT {suppressed_sql('batch.hashed')}{under_cap}) "
         "RETURNING touch.id"
@@ -154,9 +157,10 @@ def rejected_claims(
     item, parameters = json_rows(connection, "batch", _HASHED_COLUMNS, rows)
     statement = sa.text(
         "SELECT touch.id, touch.state, touch.claim, campaign.state AS campaign_state, "
-        f"{suppressed_sql('batch.hashed')} AS suppressed, COALESCE(touch.sender_id, 0) AS sender_id "
+        f"{suppressed_sql('batch.hashed')} AS suppressed, COALESCE(touch.sender_id, 0) AS sender_id, "
+        "step.recalled_at IS NOT NULL AS recalled "
         f"FROM {item} JOIN touch ON touch.id = batch.id JOIN campaign ON campaign.id = touch.campaign_id "
-        "JOIN recipient ON recipient.id = touch.recipient_id"
+        "JOIN step ON step.id = touch.step_id JOIN recipient ON recipient.id = touch.recipient_id"
     )
     return {row.id: row for row in connection.execute(statement, parameters)}  # type: ignore[misc]
 
