@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postroad.campaign.calendar import Window
+from postroad.forecast.following import NextEmail
 from postroad.forecast.gates import RateGate, SimulatedGate, WarmupGate
 from postroad.forecast.simulate import STEP_S, WINDOW, Arrival, LaneKey, SimulatedRun, Simulation
 from postroad.queue import Quota, Rate
@@ -45,8 +46,7 @@ def run(
     return Simulation(
         arrivals,
         gates,
-        steps=steps,
-        next_due=lambda step, sent, due, zone: sent + wait_s,
+        follow=lambda step, sent, due, zone: [NextEmail(sent + wait_s, step + 1)] if step + 1 < steps else [],
         window=window,
         own=ADA,
         take_over=lambda due, waiting: [due],

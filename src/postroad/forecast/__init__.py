@@ -1,6 +1,7 @@
 """Forecasts how a campaign's mail will leave, hour by hour, from the limits that the queue will obey.
 
 =========  ==================================================================
+following  which email follows, and when, also in a journey
 demand     reads what is to be sent: how much, when it is due, and to whom
 limits     reads the limits of gates: settings, shaping, warmup, the queue
 gates      a gate in a simulation: how much it admits, and when it opens

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 
-from postroad.campaign.sequence import EmailPlan
 from postroad.dns.providers import OTHER_PROVIDERS, provider_table
+from postroad.forecast.following import Following, JourneySequel, NextEmail, waiting_enrolments
 from postroad.forecast.simulate import Arrival, LaneKey
 from postroad.shaping.config import Shaping
 from postroad.store.campaign import Campaign
@@ -63,25 +62,21 @@ def members(connection: sa.Connection, campaign: Campaign) -> Iterator[tuple[Rec
 
 
 def first_arrivals(
-    destinations: Iterator[tuple[RecipientGroup, int]], first: EmailPlan, sender: str, router: Router, now: datetime
+    groups: Iterable[tuple[RecipientGroup, int]], following: Following, sender: str, router: Router, now: datetime
 ) -> list[Arrival]:
-    """Return the messages of the first email, if the campaign is launched now."""
+    """Return the first messages of recipients who enter now, if the campaign is launched now."""
     by_lane: Counter[LaneKey] = Counter()
-    for destination, number in destinations:
-        by_lane[router.lane(sender, destination)] += number
-    due: dict[str, float] = {}
-    for lane in by_lane:
-        if lane.zone not in due:
-            due[lane.zone] = first.due_at(now, ZoneInfo(lane.zone)).timestamp()
-    return [Arrival(due[lane.zone], lane, 0, float(number)) for lane, number in by_lane.items()]
+    for group, number in groups:
+        by_lane[router.lane(sender, group)] += number
+    first = {zone: following.first(now.timestamp(), zone) for zone in {lane.zone for lane in by_lane}}
+    return [arrival for lane, number in by_lane.items() for arrival in _split(first[lane.zone], lane, number)]
 
 
 def waiting_arrivals(
-    connection: sa.Connection, campaign: Campaign, emails: list[EmailPlan], router: Router, now: datetime
+    connection: sa.Connection, campaign: Campaign, router: Router, now: datetime, *, own: bool = True
 ) -> list[Arrival]:
-    """Return the messages of a running campaign that have not left. ``emails`` empty: it is another campaign."""
-    places = {email.step_id: place for place, email in enumerate(emails)}
-    at = _bucket(connection, "CASE WHEN touch.next_at > touch.due_at THEN touch.next_at ELSE touch.due_at END")
+    """Return the messages of a running campaign that are planned or queued."""
+    at = bucket(connection, "CASE WHEN touch.next_at > touch.due_at THEN touch.next_at ELSE touch.due_at END")
     statement = sa.text(
         f"SELECT touch.step_id, {at} AS due, sender.address, recipient.domain, mail_domain.provider, "
         "mail_domain.site, recipient.time_zone, count(*) AS messages FROM touch "
@@ -93,22 +88,17 @@ def waiting_arrivals(
         "recipient.time_zone"
     )
     merged: Counter[tuple[float, LaneKey, int]] = Counter()
-    for step_id, due, sender, *destination, number in connection.execute(statement, {"id": campaign.id}):
-        lane = router.lane(sender, RecipientGroup(*destination), campaign=bool(emails))
-        merged[max(float(due), now.timestamp()), lane, places.get(step_id, 0)] += number
+    for step_id, due, sender, *group, number in connection.execute(statement, {"id": campaign.id}):
+        lane = router.lane(sender, RecipientGroup(*group), campaign=own)
+        merged[max(float(due), now.timestamp()), lane, step_id] += number
     return [Arrival(due, lane, step, float(number)) for (due, lane, step), number in merged.items()]
 
 
 def follow_up_arrivals(
-    connection: sa.Connection,
-    campaign: Campaign,
-    emails: list[EmailPlan],
-    router: Router,
-    sender: str,
-    next_due: Callable[[int, float, float, str], float],
+    connection: sa.Connection, campaign: Campaign, following: Following, router: Router, sender: str
 ) -> list[Arrival]:
     """Return the next messages to recipients whose last one was accepted, where they are not planned yet."""
-    settled, due = _bucket(connection, "touch.settled_at"), _bucket(connection, "touch.due_at")
+    settled, due = bucket(connection, "touch.settled_at"), bucket(connection, "touch.due_at")
     statement = sa.text(
         f"SELECT touch.step_id, {settled} AS settled, {due} AS due, recipient.domain, mail_domain.provider, "
         "mail_domain.site, recipient.time_zone, count(*) AS messages FROM touch "
@@ -118,16 +108,32 @@ def follow_up_arrivals(
         "GROUP BY touch.step_id, settled, due, recipient.domain, mail_domain.provider, mail_domain.site, "
         "recipient.time_zone"
     )
-    places = {email.step_id: place for place, email in enumerate(emails)}
-    arrivals = []
-    for step_id, sent, planned, *destination, number in connection.execute(statement, {"id": campaign.id}):
-        lane, place = router.lane(sender, RecipientGroup(*destination)), places[step_id]
-        due_at = next_due(place, float(sent), float(planned), lane.zone)
-        arrivals.append(Arrival(due_at, lane, place + 1, float(number)))
+    arrivals: list[Arrival] = []
+    for step_id, sent, planned, *group, number in connection.execute(statement, {"id": campaign.id}):
+        lane = router.lane(sender, RecipientGroup(*group))
+        arrivals += _split(following.after(step_id, float(sent), float(planned), lane.zone), lane, number)
     return arrivals
 
 
-def _bucket(connection: sa.Connection, expression: str) -> str:
+def enrolled_arrivals(
+    connection: sa.Connection, campaign_id: int, following: JourneySequel, router: Router, sender: str
+) -> list[Arrival]:
+    """Return the next messages to recipients of a journey who wait for a time."""
+    arrivals: list[Arrival] = []
+    for step_id, over, *group, number in waiting_enrolments(
+        connection, campaign_id, bucket(connection, "enrolment.due_at")
+    ):
+        lane = router.lane(sender, RecipientGroup(*group))
+        arrivals += _split(following.after_wait(step_id, float(over), lane.zone), lane, number)
+    return arrivals
+
+
+def _split(emails: Sequence[NextEmail], lane: LaneKey, number: int) -> list[Arrival]:
+    """Return the messages of each email, for a number of recipients."""
+    return [Arrival(email.due, lane, email.step_id, number * email.share) for email in emails]
+
+
+def bucket(connection: sa.Connection, expression: str) -> str:
     """Return the SQL of a time, rounded down to `BUCKET_S`, in seconds since the epoch."""
     if connection.dialect.name == "sqlite":
         return f"CAST(strftime('%s', {expression}) AS INTEGER) / {BUCKET_S} * {BUCKET_S}"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from zoneinfo import ZoneInfo
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
@@ -16,18 +16,22 @@ from sqlmodel import Session, col, select
 from postroad.app.context import AppContext
 from postroad.campaign.calendar import Window
 from postroad.campaign.file_trial import FileTrial
-from postroad.campaign.sequence import EmailPlan, email_sequence
+from postroad.campaign.holidays import HolidayCalendar
+from postroad.campaign.journey import Journey
+from postroad.campaign.sequence import email_sequence
 from postroad.delivery.job import queue_of
 from postroad.errors import PostroadError, StateError
 from postroad.forecast.demand import (
     RecipientGroup,
     Router,
+    enrolled_arrivals,
     first_arrivals,
     follow_up_arrivals,
     members,
     utc,
     waiting_arrivals,
 )
+from postroad.forecast.following import JourneySequel, Sequel, read_shares
 from postroad.forecast.gates import SimulatedGate, WarmupGate
 from postroad.forecast.limits import GateInputs, LimitSources, read_gates
 from postroad.forecast.report import (
@@ -44,6 +48,10 @@ from postroad.queue import GateState
 from postroad.store.campaign import Campaign, CampaignState, Sender, find_campaign, steps_of
 from postroad.store.engine import read
 
+JOURNEY_NOTE = (
+    "Conditions and dates are those of now, from a sample of the audience. Exits, and people who enter later, are not "
+    "predicted."
+)
 HELPS = 3
 """Gates that a forecast tries to double: those that hold mail longest."""
 
@@ -75,11 +83,14 @@ async def forecast_campaign(context: AppContext, request: ForecastRequest) -> Ca
     """
     settings, shaping = apply_changes(context.settings, context.shaping, request.changes or {})
     now = context.clock.now()
-    campaign, emails, senders = await asyncio.to_thread(_read_campaign, context.engine, request.campaign)
-    journey = _Journey(campaign, emails, senders)
+    calendar = HolidayCalendar(settings.calendar)
+    read_from = await asyncio.to_thread(_read_campaign, context.engine, request.campaign, calendar, now)
+    campaign, demand = read_from.row, _Demand(read_from)
     router = Router(shaping, campaign.time_zone)
-    arrivals = await asyncio.to_thread(journey.arrivals, context.engine, router, now, request.coming)
+    arrivals = await asyncio.to_thread(demand.arrivals, context.engine, router, now, request.coming)
     states, notes = await _states(context, campaign)
+    if isinstance(demand.following, JourneySequel):
+        notes = (*notes, JOURNEY_NOTE)
     sources = LimitSources(
         engine=context.engine,
         settings=settings,
@@ -89,46 +100,59 @@ async def forecast_campaign(context: AppContext, request: ForecastRequest) -> Ca
         clock=context.clock,
     )
     routes = {sender.address: sender.route for sender in settings.senders.values()}
-    inputs = await read_gates(sources, campaign.name, journey.lanes(arrivals), routes)
-    return await asyncio.to_thread(_forecast, journey, arrivals, inputs, request, now, notes)
+    inputs = await read_gates(sources, campaign.name, demand.lanes(arrivals), routes)
+    return await asyncio.to_thread(_forecast, demand, arrivals, inputs, request, now, notes)
 
 
-def _read_campaign(engine: sa.Engine, name: str) -> tuple[Campaign, list[EmailPlan], list[str]]:
-    """Return a campaign, its emails, and the addresses of its sender and of those that overflow may use."""
+class _Campaign(NamedTuple):
+    """A campaign, the emails that follow each other, its hours, and the addresses of its senders, its own first."""
+
+    row: Campaign
+    following: Sequel | JourneySequel
+    window: Window | None
+    senders: Sequence[str]
+
+
+def _read_campaign(engine: sa.Engine, name: str, calendar: HolidayCalendar, now: datetime) -> _Campaign:
     with read(engine) as connection:
-        campaign = find_campaign(connection, name)
-        if campaign.state in (CampaignState.FINISHED, CampaignState.CANCELLED):
-            raise StateError(f"campaign {name} is {campaign.state}: nothing of it is still to be sent")
-        assert campaign.id is not None  # noqa: S101  (read from its table)
-        emails = email_sequence(steps_of(connection, campaign.id), Window.from_row(campaign.sending_window))
-        ids = [campaign.sender_id, *(campaign.overflow["senders"] if campaign.overflow else [])]
-        rows = Session(connection).exec(select(Sender.id, Sender.address).where(col(Sender.id).in_(ids)))
-        addresses = dict(rows.all())
-    return campaign, emails, [addresses[id_] for id_ in ids]
+        row = find_campaign(connection, name)
+        if row.state in (CampaignState.FINISHED, CampaignState.CANCELLED):
+            raise StateError(f"campaign {name} is {row.state}: nothing of it is still to be sent")
+        assert row.id is not None  # noqa: S101  (read from its table)
+        window = Window.from_row(row.sending_window, calendar)
+        steps = steps_of(connection, row.id)
+        following: Sequel | JourneySequel
+        if row.journey is None:
+            following = Sequel(email_sequence(steps, window), window, row.time_zone)
+        else:
+            journey = Journey(row, steps, calendar)
+            shares = read_shares(connection, journey, row.audience_id, now)
+            following = JourneySequel(journey, shares, window, row.time_zone)
+        ids = [row.sender_id, *(row.overflow["senders"] if row.overflow else [])]
+        found = Session(connection).exec(select(Sender.id, Sender.address).where(col(Sender.id).in_(ids)))
+        addresses = dict(found.all())
+    return _Campaign(row, following, window, [addresses[id_] for id_ in ids])
 
 
-class _Journey:
-    """A campaign in a forecast: its emails, its senders, and the rules by which messages follow and move."""
+class _Demand:
+    """What a campaign is still to send, and the rules by which messages follow and move."""
 
-    def __init__(self, campaign: Campaign, emails: list[EmailPlan], senders: Sequence[str]) -> None:
-        self.campaign = campaign
-        self.emails = emails
-        self.senders = senders
-        self.window = Window.from_row(campaign.sending_window)
-        self._due: dict[tuple[int, int, int, str], float] = {}
+    def __init__(self, campaign: _Campaign) -> None:
+        self.campaign, self.following, self.window, self.senders = campaign
 
     def arrivals(self, engine: sa.Engine, router: Router, now: datetime, coming: FileTrial | None) -> list[Arrival]:
         """Read what is still to be sent, and what other campaigns have waiting at the same gates."""
+        own, sender = self.campaign, self.senders[0]
         with read(engine) as connection:
-            others = self._others(connection, router, now)
-            if self.campaign.launched_at is None:
-                found = [*members(connection, self.campaign), *_coming(coming)]
-                return others + first_arrivals(iter(found), self.emails[0], self.senders[0], router, now)
-            return [
-                *others,
-                *waiting_arrivals(connection, self.campaign, self.emails, router, now),
-                *follow_up_arrivals(connection, self.campaign, self.emails, router, self.senders[0], self.next_due),
-            ]
+            arrivals = self._others(connection, router, now)
+            if own.launched_at is None:
+                found = [*members(connection, own), *_coming(coming)]
+                return arrivals + first_arrivals(found, self.following, sender, router, now)
+            arrivals += waiting_arrivals(connection, own, router, now)
+            arrivals += follow_up_arrivals(connection, own, self.following, router, sender)
+            if isinstance(self.following, JourneySequel) and own.id is not None:
+                arrivals += enrolled_arrivals(connection, own.id, self.following, router, sender)
+        return arrivals
 
     def _others(self, connection: sa.Connection, router: Router, now: datetime) -> list[Arrival]:
         running = select(Campaign).where(Campaign.state == CampaignState.RUNNING, Campaign.id != self.campaign.id)
@@ -137,21 +161,13 @@ class _Journey:
             arrival
             for other in campaigns
             if not other.warmup
-            for arrival in waiting_arrivals(connection, other, [], router, now)
+            for arrival in waiting_arrivals(connection, other, router, now, own=False)
         ]
 
     def lanes(self, arrivals: Iterable[Arrival]) -> set[LaneKey]:
         """Return every lane that a message may take: also those of the senders that take over."""
         own = {arrival.lane for arrival in arrivals}
         return own | {lane._replace(sender=sender) for lane in own if lane.campaign for sender in self.senders}
-
-    def next_due(self, step: int, sent: float, due: float, zone: str) -> float:
-        """Return when the next email is due, after one that was sent and one that was due at these times."""
-        key = (step, int(sent // 60), int(due // 60), zone)
-        if key not in self._due:
-            email = self.emails[step + 1]
-            self._due[key] = email.due_at(utc(key[1] * 60), ZoneInfo(zone), planned=utc(due)).timestamp()
-        return self._due[key]
 
     def take_over(
         self, gates: Mapping[LaneKey, Sequence[SimulatedGate]], due: Arrival, waiting: Mapping[LaneKey, float]
@@ -185,8 +201,7 @@ class _Journey:
         return Simulation(
             arrivals,
             gates.__getitem__,
-            steps=len(self.emails),
-            next_due=self.next_due,
+            follow=self.following.after,
             window=self.window,
             own=self.senders[0],
             take_over=partial(self.take_over, gates),
@@ -208,21 +223,21 @@ async def _states(context: AppContext, campaign: Campaign) -> tuple[dict[str, Ga
 
 
 def _forecast(
-    journey: _Journey,
+    demand: _Demand,
     arrivals: Sequence[Arrival],
     inputs: GateInputs,
     request: ForecastRequest,
     now: datetime,
     notes: tuple[str, ...],
 ) -> CampaignForecast:
-    run = journey.simulate(arrivals, inputs, now)
+    run = demand.simulate(arrivals, inputs, now)
     own = [arrival for arrival in arrivals if arrival.lane.campaign]
     deadline = request.deadline
     hours = sorted((key, messages) for key, messages in run.hours.items() if messages > 0)
     held = sorted(run.held.items(), key=lambda item: -item[1])
     return CampaignForecast(
-        campaign=journey.campaign.name,
-        launched=journey.campaign.launched_at is not None,
+        campaign=demand.campaign.name,
+        launched=demand.campaign.launched_at is not None,
         made_at=now,
         recipients=round(sum(arrival.messages for arrival in own)),
         messages=sum(messages for _, _, messages in run.steps.values()),
@@ -232,7 +247,7 @@ def _forecast(
         overflow={sender: round(messages, 2) for sender, messages in run.overflow.items()},
         steps=tuple(
             StepForecast(
-                step=journey.emails[step].name,
+                step=demand.following.names[step],
                 messages=round(messages, 2),
                 first_at=utc(first),
                 last_at=utc(last),
@@ -240,7 +255,7 @@ def _forecast(
             for step, (first, last, messages) in sorted(run.steps.items())
         ),
         holds=holds_of(held),
-        helps=_helps(journey, arrivals, inputs, now, run) if run.ended is not None else (),
+        helps=_helps(demand, arrivals, inputs, now, run) if run.ended is not None else (),
         hours=tuple(
             HourForecast(hour=utc(hour), sender=sender, provider=provider, messages=round(messages, 2))
             for (hour, sender, provider), messages in hours
@@ -250,7 +265,7 @@ def _forecast(
 
 
 def _helps(
-    journey: _Journey, arrivals: Sequence[Arrival], inputs: GateInputs, now: datetime, run: SimulatedRun
+    demand: _Demand, arrivals: Sequence[Arrival], inputs: GateInputs, now: datetime, run: SimulatedRun
 ) -> tuple[HelpForecast, ...]:
     """Return what would let the campaign end earlier: twice the limit of each gate that holds mail longest."""
     assert run.ended is not None  # noqa: S101  (only where it ends)
@@ -260,7 +275,7 @@ def _helps(
             causes[hold.cause] += int(seconds)
     helps = []
     for gate, _ in causes.most_common(HELPS):
-        ended = journey.simulate(arrivals, inputs, now, {gate: 2.0}).ended
+        ended = demand.simulate(arrivals, inputs, now, {gate: 2.0}).ended
         if ended is not None and ended < run.ended:
             helps.append(
                 HelpForecast(

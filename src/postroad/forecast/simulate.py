@@ -16,6 +16,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from postroad.campaign.calendar import Window
+from postroad.forecast.following import NextEmail, region_of
 from postroad.forecast.gates import SimulatedGate
 
 STEP_S = 300.0
@@ -37,7 +38,7 @@ class LaneKey(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """Messages of one step that are due at the same time, in seconds since the epoch."""
+    """Messages of one step that are due at the same time, in seconds since the epoch. ``step``: the id of the step."""
 
     due: float
     lane: LaneKey
@@ -67,8 +68,8 @@ class SimulatedRun(NamedTuple):
     overflow: Mapping[str, float]
 
 
-NextDue = Callable[[int, float, float, str], float]
-"""From a step, the time at which it was sent, the time at which it was due, and a zone: when the next step is due."""
+Follow = Callable[[int, float, float, str], Sequence[NextEmail]]
+"""From a step, the time at which it was sent, the time at which it was due, and a zone: the emails that follow."""
 TakeOver = Callable[[Arrival, Mapping[LaneKey, float]], Sequence[Arrival]]
 """From messages that became due, and what waits by lane: the same messages, by the sender that takes them."""
 
@@ -81,8 +82,7 @@ class Simulation:
         arrivals: Iterable[Arrival],
         gates_of: Callable[[LaneKey], Sequence[SimulatedGate]],
         *,
-        steps: int,
-        next_due: NextDue,
+        follow: Follow,
         window: Window | None,
         own: str,
         take_over: TakeOver,
@@ -92,8 +92,7 @@ class Simulation:
         Args:
             arrivals: What is to be sent.
             gates_of: The gates of a lane, those of the fewest lanes first.
-            steps: Number of email steps of the campaign.
-            next_due: When the next step is due.
+            follow: The emails that follow an email.
             window: The campaign's hours, in the zone of a lane.
             own: The campaign's sender, which sends each next step again.
             take_over: Overflow.
@@ -102,7 +101,7 @@ class Simulation:
         self._arrivals = [(one.due, next(self._order), one) for one in arrivals]
         heapq.heapify(self._arrivals)
         self._gates_of, self._gates = gates_of, dict[LaneKey, Sequence[SimulatedGate]]()
-        self._steps, self._next_due, self._window = steps, next_due, window
+        self._follow, self._window = follow, window
         self._own, self._take_over = own, take_over
         self._lanes: dict[LaneKey, deque[Arrival]] = {}
         self._waiting: dict[LaneKey, float] = {}
@@ -190,11 +189,11 @@ class Simulation:
         since, _, before = self._by_step.get(one.step, (now, until, 0.0))
         self._by_step[one.step] = (since, until, before + messages)
         self._ended = max(self._ended or until, until)
-        if one.step + 1 < self._steps:
-            due = self._next_due(one.step, (now + until) / 2, one.due, one.lane.zone)
-            lane = one.lane._replace(sender=self._own)
-            following = Arrival(max(due, now + STEP_S), lane, one.step + 1, messages)
-            heapq.heappush(self._arrivals, (following.due, next(self._order), following))
+        lane = one.lane._replace(sender=self._own)
+        for email in self._follow(one.step, (now + until) / 2, one.due, one.lane.zone):
+            following = Arrival(max(email.due, now + STEP_S), lane, email.step_id, messages * email.share)
+            if following.messages > _LEAST:
+                heapq.heappush(self._arrivals, (following.due, next(self._order), following))
 
     def _charge(self, now: float, following: float) -> None:
         """Charge the time of what still waits to the gate or the window that holds it."""
@@ -227,7 +226,8 @@ class Simulation:
         zone = lane.zone
         checked, opens = self._opens.get(zone, (-inf, -inf))
         if now >= opens and (checked != now):
-            opens = self._window.opens(datetime.fromtimestamp(now, UTC), ZoneInfo(zone)).timestamp()
+            region = region_of(self._window, zone, zone)
+            opens = self._window.opens(datetime.fromtimestamp(now, UTC), ZoneInfo(zone), region).timestamp()
             self._opens[zone] = (now, opens)
         return max(opens, now) if opens > now else now
 

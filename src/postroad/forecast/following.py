@@ -1,0 +1,233 @@
+"""Which email follows, and when: for a campaign of emails and waits alone, and for a journey.
+
+A journey is simulated by shares. At each condition, the share of the recipients who match it now goes one way, and the
+others go the other way. A date is read from a sample of the recipients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, Protocol, assert_never
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+
+from postroad.campaign.calendar import Window
+from postroad.campaign.journey import PLAN_AHEAD, BranchNode, EmailNode, Journey, UntilNode, WaitNode
+from postroad.campaign.journey_facts import DatabaseFacts
+from postroad.campaign.sequence import EmailPlan, wait_over
+from postroad.store.bulk import any_of, id_rows
+from postroad.store.enrolment import EnrolmentState
+
+SAMPLE = 2_000
+"""Recipients from whom shares and dates are taken."""
+_DAY_S = 86_400.0
+
+
+class NextEmail(NamedTuple):
+    """An email, when it is due, in seconds since the epoch, and which share of the recipients gets it."""
+
+    due: float
+    step_id: int
+    share: float = 1.0
+
+
+class Following(Protocol):
+    """The emails of a campaign in a forecast."""
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Name of each email, by the id of its step."""
+        ...
+
+    def first(self, now: float, zone: str) -> Sequence[NextEmail]:
+        """Return the first emails of recipients who enter now."""
+        ...
+
+    def after(self, step_id: int, sent: float, due: float, zone: str) -> Sequence[NextEmail]:
+        """Return the emails after one that was sent, and that was due, at these times."""
+        ...
+
+
+class Sequel:
+    """The emails of a campaign of emails and waits alone."""
+
+    def __init__(self, emails: Sequence[EmailPlan], window: Window | None, time_zone: str) -> None:
+        self._emails = emails
+        self._places = {email.step_id: place for place, email in enumerate(emails)}
+        self._window, self._time_zone = window, time_zone
+        self._due: dict[tuple[int, int, int, str], float] = {}
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        return {email.step_id: email.name for email in self._emails}
+
+    def first(self, now: float, zone: str) -> Sequence[NextEmail]:
+        return [self._at(0, now, now, zone)]
+
+    def after(self, step_id: int, sent: float, due: float, zone: str) -> Sequence[NextEmail]:
+        place = self._places[step_id] + 1
+        return [self._at(place, sent, due, zone)] if place < len(self._emails) else []
+
+    def _at(self, place: int, sent: float, due: float, zone: str) -> NextEmail:
+        email = self._emails[place]
+        key = (place, int(sent // 60), int(due // 60), zone)
+        if key not in self._due:
+            region = region_of(self._window, zone, self._time_zone)
+            at = email.due_at(_utc(key[1] * 60), ZoneInfo(zone), planned=_utc(due), region=region)
+            self._due[key] = at.timestamp()
+        return NextEmail(self._due[key], email.step_id)
+
+
+class JourneyShares(NamedTuple):
+    """``matching``: share of the recipients who match the condition of a step. ``dates``: of a step that waits until a
+    date, each day with the share of the recipients; the rest have no date.
+    """
+
+    matching: Mapping[int, float]
+    dates: Mapping[int, Sequence[tuple[float, float]]]
+
+
+class JourneySequel:
+    """The emails of a journey, by shares."""
+
+    def __init__(self, journey: Journey, shares: JourneyShares, window: Window | None, time_zone: str) -> None:
+        self._journey, self._shares = journey, shares
+        self._window, self._time_zone = window, time_zone
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        return {node.step_id: node.plan.name for node in self._journey.emails}
+
+    def first(self, now: float, zone: str) -> Sequence[NextEmail]:
+        return self._from(self._journey.first_id, _utc(now), _utc(now), zone)
+
+    def after(self, step_id: int, sent: float, due: float, zone: str) -> Sequence[NextEmail]:
+        node = self._journey.nodes[step_id]
+        assert isinstance(node, EmailNode)  # noqa: S101  (only emails are sent)
+        minute = sent - sent % 60
+        return self._from(node.next_id, _utc(minute), _utc(due), zone)
+
+    def after_wait(self, step_id: int, over: float, zone: str) -> Sequence[NextEmail]:
+        """Return the emails after a wait that is over at a time: where an enrolment waits."""
+        node, at = self._journey.nodes[step_id], _utc(over)
+        assert isinstance(node, WaitNode | UntilNode)  # noqa: S101  (only waits have a time)
+        if node.email is not None:
+            return [NextEmail((at + PLAN_AHEAD).timestamp(), node.email.step_id)]
+        return self._from(node.next_id, at, at, zone)
+
+    def _from(self, step_id: int | None, after: datetime, planned: datetime, zone: str) -> list[NextEmail]:
+        """Return the emails that follow from the step at which recipients arrive."""
+        if step_id is None:
+            return []
+        node = self._journey.nodes[step_id]
+        match node:
+            case EmailNode():
+                return [self._due(node, timedelta(), after, planned, zone)]
+            case WaitNode() if node.email is not None:
+                return [self._due(node.email, node.wait, after, planned, zone)]
+            case WaitNode():
+                over = wait_over(node.wait, after, planned, ZoneInfo(zone))
+                return self._from(node.next_id, over, over, zone)
+            case UntilNode():
+                return [
+                    _scaled(one, share)
+                    for day, share in self._shares.dates[node.step_id]
+                    for one in self._until(node, max(_utc(day), after), zone)
+                ]
+            case BranchNode():
+                share = self._shares.matching[node.step_id]
+                ways = ((node.then_id, share), (node.else_id, 1 - share))
+                return [
+                    _scaled(one, part)
+                    for next_id, part in ways
+                    if part > 0
+                    for one in self._from(next_id, after, planned, zone)
+                ]
+            case _:
+                assert_never(node)
+
+    def _until(self, node: UntilNode, over: datetime, zone: str) -> Sequence[NextEmail]:
+        if node.email is not None:
+            return [self._due(node.email, timedelta(), over, over, zone)]
+        return self._from(node.next_id, over, over, zone)
+
+    def _due(self, node: EmailNode, wait: timedelta, after: datetime, planned: datetime, zone: str) -> NextEmail:
+        region = region_of(self._window, zone, self._time_zone)
+        due = replace(node.plan, wait=wait).due_at(after, ZoneInfo(zone), planned=planned, region=region)
+        return NextEmail(due.timestamp(), node.step_id)
+
+
+def read_shares(connection: sa.Connection, journey: Journey, audience_id: int, now: datetime) -> JourneyShares:
+    """Read the shares of a journey from a sample of the audience.
+
+    Args:
+        connection: A connection in a transaction.
+        journey: The journey.
+        audience_id: Its audience.
+        now: The time at which conditions are evaluated.
+
+    Returns:
+        The shares. With an empty audience, all recipients go the second way, and no date is known.
+    """
+    ids = _sample(connection, audience_id)
+    facts = DatabaseFacts(connection, journey.scope(now))
+    matching: dict[int, float] = {}
+    dates: dict[int, Sequence[tuple[float, float]]] = {}
+    for node in journey.nodes.values():
+        if isinstance(node, BranchNode):
+            matching[node.step_id] = len(facts.matching(node.condition, ids)) / max(len(ids), 1)
+        elif isinstance(node, UntilNode):
+            days: dict[float, float] = {}
+            for at in facts.dates(node.date, ids).values():
+                day = at.timestamp() // _DAY_S * _DAY_S
+                days[day] = days.get(day, 0.0) + 1 / len(ids)
+            dates[node.step_id] = sorted(days.items())
+    return JourneyShares(matching, dates)
+
+
+def _sample(connection: sa.Connection, audience_id: int) -> list[int]:
+    """Return recipients of an audience, spread over their ids."""
+    span = sa.text("SELECT min(recipient_id), max(recipient_id) FROM audience_member WHERE audience_id = :id")
+    first, last = connection.execute(span, {"id": audience_id}).one()
+    if first is None:
+        return []
+    step = max((last - first + 1) // SAMPLE, 1)
+    item, parameters = id_rows(connection, list(range(first, last + 1, step)))
+    chosen = any_of(connection, f"SELECT batch.id FROM {item}")
+    statement = sa.text(f"SELECT recipient_id FROM audience_member WHERE audience_id = :id AND recipient_id {chosen}")
+    return list(connection.execute(statement, {"id": audience_id, **parameters}).scalars())
+
+
+def waiting_enrolments(
+    connection: sa.Connection, campaign_id: int, bucket: str
+) -> Sequence[sa.Row[tuple[object, ...]]]:
+    """Return how many enrolments wait for a time: step, time, domain, provider, site, zone, number.
+
+    ``bucket``: SQL of ``enrolment.due_at`` in seconds since the epoch.
+    """
+    statement = sa.text(
+        f"SELECT enrolment.step_id, {bucket} AS due, recipient.domain, mail_domain.provider, mail_domain.site, "
+        "recipient.time_zone, count(*) AS enrolments FROM enrolment "
+        "JOIN recipient ON recipient.id = enrolment.recipient_id "
+        "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
+        f"WHERE enrolment.campaign_id = :id AND enrolment.state = '{EnrolmentState.ACTIVE}' "
+        "AND enrolment.due_at IS NOT NULL GROUP BY enrolment.step_id, due, recipient.domain, mail_domain.provider, "
+        "mail_domain.site, recipient.time_zone"
+    )
+    return connection.execute(statement, {"id": campaign_id}).all()
+
+
+def region_of(window: Window | None, zone: str, time_zone: str) -> str:
+    """Return the region whose holidays apply in a zone: that of its country."""
+    return window.region("", zone, time_zone) if window is not None else ""
+
+
+def _scaled(one: NextEmail, share: float) -> NextEmail:
+    return one._replace(share=one.share * share)
+
+
+def _utc(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)

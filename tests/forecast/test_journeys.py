@@ -1,0 +1,86 @@
+"""The forecast of a journey: shares at conditions, dates, and enrolments that wait."""
+
+from __future__ import annotations
+
+import csv
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.app.context import AppContext
+from postroad.campaign.apply import apply
+from postroad.campaign.audience import import_file
+from postroad.campaign.definition import read_campaign
+from postroad.campaign.plan import advance, launch
+from postroad.forecast.report import CampaignForecast
+from postroad.store.engine import write
+from tests.forecast.test_forecast import MONDAY, clock, context, forecast  # noqa: F401  (fixtures)
+from tests.kit.clock import FakeClock
+
+JOURNEY = """
+name: trial
+sender: ada
+audience: {name: trial}
+goal: "plan = 'paid'"
+steps:
+  - {email: hello, subject: Hello, text: hello.txt}
+  - wait: 3d
+  - if: "number(seats) >= 5"
+    then:
+      - {email: big, subject: Big, text: hello.txt}
+    else:
+      - {email: small, subject: Small, text: hello.txt}
+      - {wait: 1d}
+      - {email: smaller, subject: Smaller, text: hello.txt}
+  - wait_until: "date(trial_ends) - 2d"
+  - {email: last, subject: Last, text: hello.txt}
+"""
+
+
+def journey(context: AppContext) -> None:  # noqa: F811
+    """Make the journey: 20 recipients with many seats, 40 with few, and 15 of them without a date."""
+    folder = context.settings.base_dir
+    (folder / "campaign.yaml").write_text(JOURNEY)
+    apply(context.engine, context.settings, read_campaign(folder / "campaign.yaml", context.settings), MONDAY)
+    with (folder / "people.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["email", "plan", "seats", "trial_ends"])
+        for number in range(60):
+            ends = "" if number % 4 == 0 else "2026-12-20"
+            rows.writerow([f"reader{number}@gmail.com", "trial", 7 if number % 3 == 0 else 2, ends])
+    import_file(context.engine, "trial", folder / "people.csv", MONDAY)
+
+
+def messages(found: CampaignForecast) -> dict[str, int]:
+    return {step.step: round(step.messages) for step in found.steps}
+
+
+async def test_a_draft_goes_all_its_ways_by_their_shares(context: AppContext) -> None:  # noqa: F811
+    journey(context)
+    found = await forecast(context)
+    assert messages(found) == {"hello": 60, "big": 20, "small": 40, "smaller": 40, "last": 45}
+    assert found.ends_at is not None
+    # Two days before the trial ends, at the rate of the sender.
+    assert timedelta(days=18) <= found.ends_at - MONDAY.replace(hour=0) < timedelta(days=18, hours=2)
+
+
+async def test_a_running_journey_goes_on_from_where_its_recipients_are(
+    context: AppContext,  # noqa: F811
+    clock: FakeClock,  # noqa: F811
+) -> None:
+    journey(context)
+    launch(context.engine, "trial", clock.now())
+    assert messages(await forecast(context)) == {"hello": 60, "big": 20, "small": 40, "smaller": 40, "last": 45}
+    with write(context.engine) as connection:
+        connection.execute(sa.text("UPDATE touch SET state = 'accepted', settled_at = due_at"))
+    followed = messages(await forecast(context))
+    assert followed == {"big": 20, "small": 40, "smaller": 40, "last": 45}
+    clock.advance(60_000)
+    advance(context.engine, "trial", clock.now())  # They wait for three days now.
+    assert messages(await forecast(context)) == followed
+    clock.advance(3 * 86_400_000)
+    advance(context.engine, "trial", clock.now())  # Their next emails are planned.
+    waiting = await forecast(context)
+    assert messages(waiting) == followed
+    assert waiting.recipients == pytest.approx(60)
