@@ -59,7 +59,7 @@ def test_what_is_not_shown_is_not_read() -> None:
 def test_the_number_of_elements_is_limited() -> None:
     content = read_html("<a href=x>y</a><img src=z>" * (MAX_ELEMENTS + 10))
     assert len(content.links) == len(content.no_alt) == MAX_ELEMENTS
-    assert content.images == MAX_ELEMENTS + 10
+    assert content.images == content.without_alt == MAX_ELEMENTS + 10
 
 
 def test_the_child_process_reads_both_kinds(reader: HtmlBodyReader) -> None:

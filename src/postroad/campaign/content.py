@@ -180,7 +180,7 @@ def _image_findings(step: AuthoredStep, content: HtmlContent) -> Iterator[Prefli
         yield step_finding(
             PreflightCode.IMAGE_NO_ALT,
             step.trial.name,
-            f"{len(content.no_alt)} of {content.images} images have no alternative text",
+            f"{content.without_alt:,} of {content.images:,} images have no alternative text",
             'Describe each image: alt="Our office". A decoration has an empty text: alt="".',
             part="html",
             lines=name_lines(content.no_alt) if step.html_lines else "",

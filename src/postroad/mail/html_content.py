@@ -37,13 +37,15 @@ class HtmlContent(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         text: The text that is shown, with the addresses of links.
         links: The links that are shown.
-        no_alt: Lines of the images that have no alternative text. An empty one is allowed: ``alt=""``.
-        images: Number of images.
+        no_alt: Lines of the first images that have no alternative text. An empty one is allowed: ``alt=""``.
+        without_alt: Number of images that have no alternative text.
+        images: Number of all images.
     """
 
     text: str
     links: tuple[HtmlLink, ...]
     no_alt: tuple[int, ...]
+    without_alt: int
     images: int
 
 
@@ -88,7 +90,7 @@ def read_template(source: str) -> HtmlContent:
         return pattern.sub(lambda found: masked.get(found[0], found[0]), text)
 
     links = tuple(HtmlLink(restore(link.href), restore(link.shown), link.line) for link in content.links)
-    return HtmlContent("", links, content.no_alt, content.images)
+    return msgspec.structs.replace(content, text="", links=links)
 
 
 class _TagScanner:
@@ -131,7 +133,7 @@ def _read(html: str, line_of: Callable[[Position], int]) -> HtmlContent:
     reader = _ContentReader(line_of)
     reader.feed(html)
     reader.close()
-    return HtmlContent(reader.text(), tuple(reader.found), tuple(reader.no_alt), reader.images)
+    return HtmlContent(reader.text(), tuple(reader.found), tuple(reader.no_alt), reader.without_alt, reader.images)
 
 
 class _ContentReader(HtmlTextReader):
@@ -139,7 +141,7 @@ class _ContentReader(HtmlTextReader):
         super().__init__()
         self.found: list[HtmlLink] = []
         self.no_alt: list[int] = []
-        self.images = 0
+        self.without_alt = self.images = 0
         self._line_of = line_of
         self._line: int | None = None  # of the open link, if it has an address
 
@@ -158,8 +160,10 @@ class _ContentReader(HtmlTextReader):
                 self._add(values["href"] or "", values.get("alt") or "", self._line_of(self.getpos()))
             case "img":
                 self.images += 1
-                if "alt" not in values and len(self.no_alt) < MAX_ELEMENTS:
-                    self.no_alt.append(self._line_of(self.getpos()))
+                if "alt" not in values:
+                    self.without_alt += 1
+                    if len(self.no_alt) < MAX_ELEMENTS:
+                        self.no_alt.append(self._line_of(self.getpos()))
             case _:
                 pass
 
