@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from itertools import product
 from string import Formatter
@@ -96,6 +97,26 @@ def test_an_admission_cause_is_recognised_in_the_text_of_an_event() -> None:
     over = FrequencyHold("normal", RateSetting(count=3, per_ms=1), skip=False, until=None)
     assert AdmissionCause.of(over.cause) is AdmissionCause.OVER_FREQUENCY
     assert AdmissionCause.of(over._replace(cap=None).cause) is AdmissionCause.NO_FREQUENCY_CLASS
+
+
+ADMISSION = ("src/postroad/delivery/admit.py", "src/postroad/delivery/frequency.py")
+VERDICTS = ("Defer", "Cancel", "Uncertain", "cancel_with")
+
+
+@pytest.mark.parametrize("file", ADMISSION)
+def test_a_cause_of_the_admission_is_never_a_text_of_its_own(file: str) -> None:
+    """A new cause is a member of `AdmissionCause`, which has a row in the table, or the test above fails."""
+    calls = [
+        node
+        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in VERDICTS
+    ]
+    assert calls
+    for call in calls:
+        causes = [keyword.value for keyword in call.keywords if keyword.arg == "cause"] or call.args[1:]
+        [cause] = causes
+        first = cause.values[0] if isinstance(cause, ast.JoinedStr) else cause
+        assert not isinstance(first, ast.Constant), ast.unparse(call)
 
 
 def test_causes_and_kinds_are_documented() -> None:
