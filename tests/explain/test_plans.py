@@ -29,7 +29,8 @@ from tests.store.rows import NOW, add_audience
 SMALL, LARGE = 3_000, 30_000
 GROWING = (
     "touch", "recipient", "delivery_event", "audience_member", "bounce_mail", "bounce_effect", "suppression",
-    "lifted_suppression", "overflow", "past_touch", "recipient_event", "shaping_change", "sender_hold", "cohort_pause",
+    "lifted_suppression", "overflow", "past_touch", "recipient_event", "enrolment", "shaping_change",
+    "sender_hold", "cohort_pause",
 )  # fmt: skip
 """Tables that grow with mail or time. Campaigns, steps, senders and audiences are few."""
 

@@ -27,6 +27,7 @@ from postroad.store.campaign import CampaignState
 from postroad.store.cohort import CohortEvidence, CohortPause, add_pause
 from postroad.store.dns_report import SenderHold, save_hold
 from postroad.store.engine import write
+from postroad.store.enrolment import Enrolment
 from postroad.store.heartbeat import ADVANCE, record_heartbeat
 from postroad.store.ledger import TouchState, record_reply, record_unsubscribe
 from postroad.store.recipient import AudienceMember
@@ -416,6 +417,35 @@ async def test_an_address_that_only_a_hash_knows_is_explained(scene: Scene) -> N
         story = await tell_story(scene.context, address)
         assert (story.recipient, story.suppressed, story.messages) == (False, True, [])
         assert [words in entry.words for entry in story.timeline] == [True]
+
+
+async def test_an_enrolment_that_waits_is_part_of_the_answer(scene: Scene) -> None:
+    scene.state(TouchState.ACCEPTED)
+    of = {"campaign_id": scene.campaign_id, "recipient_id": scene.recipient, "step_id": scene.step}
+    with write(scene.context.engine) as connection:
+        waiting = {**of, "state": "active", "entered_at": MORNING - HOUR, "since": MORNING, "due_at": MORNING + HOUR}
+        connection.execute(sa.insert(Enrolment).values(**waiting))
+        campaign, (step,) = add_campaign(connection, name="autumn")
+        left = {
+            "campaign_id": campaign, "recipient_id": scene.recipient, "step_id": step, "state": "exited",
+            "why": "replied", "entered_at": MORNING - 3 * HOUR, "since": MORNING - 2 * HOUR,
+            "goal_at": MORNING - 2 * HOUR,
+        }  # fmt: skip
+        connection.execute(sa.insert(Enrolment).values(**left))
+    story = await scene.story()
+    assert story.answer == (
+        "the person waits at step-1 of campaign spring, until 2026-05-04 07:00:00 UTC at the earliest"
+    )
+    assert [(one.campaign, one.state.value, one.why) for one in story.enrolments] == [
+        ("autumn", "exited", "replied"),
+        ("spring", "active", None),
+    ]
+    words = {(entry.kind, entry.words) for entry in story.timeline if entry.campaign}
+    assert (TimelineKind.LEFT, "Exited at step step-1: replied.") in words
+    assert (TimelineKind.ENTERED, "Entered campaign spring.") in words
+    assert (TimelineKind.GOAL, "Reached the goal of campaign autumn.") in words
+    only = await tell_story(scene.context, ADA, campaign="autumn")
+    assert [one.campaign for one in only.enrolments] == ["autumn"]
 
 
 async def test_campaigns_whose_messages_were_deleted_are_named(scene: Scene) -> None:

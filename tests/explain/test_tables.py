@@ -24,7 +24,7 @@ from postroad.explain.cause import (
 )
 from postroad.explain.charge import Charge
 from postroad.explain.hold import TouchHold
-from postroad.explain.story import MessageStory, Story
+from postroad.explain.story import EnrolmentStory, MessageStory, Story
 from postroad.explain.timeline import EFFECTS, TimelineEntry, TimelineKind
 from postroad.gates.name import GateKind, GateName, Receiver
 from postroad.queue import BlockKind
@@ -123,7 +123,6 @@ def test_causes_and_kinds_are_documented() -> None:
     documented = set(re.findall(r"^\| `([a-z_]+)` \|", PAGE, re.MULTILINE))
     assert {cause.value for cause in DelayCause} <= documented
     assert {kind.value for kind in TimelineKind} <= documented
-    fields = {
-        name for shape in (Story, MessageStory, TouchHold, Charge, TimelineEntry) for name in shape.__struct_fields__
-    }
+    shapes = (Story, EnrolmentStory, MessageStory, TouchHold, Charge, TimelineEntry)
+    fields = {name for shape in shapes for name in shape.__struct_fields__}
     assert documented == {*map(str, DelayCause), *map(str, TimelineKind), *fields}

@@ -14,7 +14,7 @@ from postroad.cli.output import JsonOption, Styled, print_json, print_line, prin
 
 if TYPE_CHECKING:
     from postroad.explain.charge import Charge
-    from postroad.explain.story import MessageStory, Story
+    from postroad.explain.story import EnrolmentStory, MessageStory, Story
 
 SHOWN_MESSAGES = 5
 """Ended messages that are described one by one, the newest ones. The table of events has all."""
@@ -63,6 +63,8 @@ def _print_story(story: Story) -> None:
     ended = [message for message in story.messages if message not in open_messages]
     for message in (*open_messages, *ended[:SHOWN_MESSAGES]):
         _print_message(message)
+    for enrolment in story.enrolments:
+        _print_enrolment(enrolment)
     if story.deleted:
         print_line(f"Messages of these campaigns were deleted after their retention: {', '.join(story.deleted)}.")
     if story.more:
@@ -76,6 +78,15 @@ def _print_story(story: Story) -> None:
             for entry in story.timeline
         ],
     )
+
+
+def _print_enrolment(enrolment: EnrolmentStory) -> None:
+    print_line("")
+    heading = Styled(f"enrolment in campaign {enrolment.campaign}", "bold")
+    why = f" ({enrolment.why})" if enrolment.why else ""
+    due = f", looked at {enrolment.due_at:%Y-%m-%d %H:%M:%S} UTC" if enrolment.due_at is not None else ""
+    at_step = f"at step {enrolment.step} since {enrolment.since:%Y-%m-%d %H:%M:%S} UTC"
+    print_line(heading, f": {enrolment.state}{why} {at_step}{due}")
 
 
 def _print_message(message: MessageStory) -> None:

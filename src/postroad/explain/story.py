@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -23,10 +24,12 @@ from postroad.explain.subject import Subject, parse_subject, unknown_address
 from postroad.explain.timeline import PersonRows, TimelineEntry, timeline
 from postroad.explain.touch import has_worker, look_up, state_in_words
 from postroad.queue import Queue
-from postroad.store import touch_history
+from postroad.store import person_history
 from postroad.store.campaign import find_campaign
 from postroad.store.engine import read
+from postroad.store.enrolment import EnrolmentState
 from postroad.store.ledger import LIVE, TouchState
+from postroad.store.person_history import KnownEnrolment
 from postroad.store.recipient import audience_ids
 from postroad.store.touch_lookup import MAX_TOUCHES, FoundTouch, touches_by_ids, touches_of_recipient
 from postroad.touch_search import queue_of_touch
@@ -63,6 +66,21 @@ class MessageStory(Struct, frozen=True, kw_only=True):
     delays: list[Charge]
 
 
+class EnrolmentStory(Struct, frozen=True, kw_only=True):
+    """The person's way through one campaign with branches. ``due_at``: when its step is looked at; None: an email of
+    it is under way, or it ended. ``why``: why it exited.
+    """
+
+    campaign: str
+    step: str
+    state: EnrolmentState
+    entered_at: datetime
+    since: datetime
+    due_at: datetime | None
+    why: str | None
+    goal_at: datetime | None
+
+
 class Story(Struct, frozen=True, kw_only=True):
     """Everything about one person, or about one message.
 
@@ -76,6 +94,7 @@ class Story(Struct, frozen=True, kw_only=True):
     suppressed: bool
     answer: str
     queue_error: str | None
+    enrolments: list[EnrolmentStory]
     messages: list[MessageStory]
     more: bool
     deleted: list[str]
@@ -133,7 +152,8 @@ async def tell_story(context: AppContext, text: str, *, campaign: str | None = N
         address=ledger.subject.address,
         recipient=ledger.person.recipient is not None,
         suppressed=suppressed,
-        answer=answer_of(messages, suppressed=suppressed, sure=error is None),
+        enrolments=[EnrolmentStory(**enrolment._asdict()) for enrolment in ledger.person.enrolments],
+        answer=answer_of(messages, ledger.person.enrolments, suppressed=suppressed, sure=error is None),
         queue_error=error,
         messages=messages,
         more=ledger.more,
@@ -168,7 +188,7 @@ def read_ledger(
     """
     campaign_id = find_campaign(connection, campaign).id if campaign is not None else None
     subject = parse_subject(connection, context, text)
-    person = _person(connection, context, subject.address)
+    person = _person(connection, context, subject.address, campaign_id)
     if person.recipient is None and not person.suppressions and not person.lifted:
         error = unknown_address(connection, subject.address)
         raise StateError(error.message, remedy=error.remedy)
@@ -186,16 +206,17 @@ def read_ledger(
     )
 
 
-def _person(connection: sa.Connection, context: AppContext, address: str) -> PersonRows:
-    recipient = touch_history.recipient_of_address(connection, address)
+def _person(connection: sa.Connection, context: AppContext, address: str, campaign_id: int | None) -> PersonRows:
+    recipient = person_history.recipient_of_address(connection, address)
     keys = (address, f"@{address.rpartition('@')[2]}", *hashes_of(context, address))
-    suppressions, lifted = touch_history.suppressions_with_keys(connection, keys)
+    suppressions, lifted = person_history.suppressions_with_keys(connection, keys)
     names = {id_: name for name, id_ in audience_ids(connection).items()}
     if recipient is None or recipient.id is None:
         return PersonRows(None, [], suppressions, lifted, names)
-    members = touch_history.memberships(connection, recipient.id)
-    events = touch_history.newest_events_of_recipient(connection, recipient.id, MAX_EVENTS)
-    return PersonRows(recipient, members, suppressions, lifted, names, events)
+    members = person_history.memberships(connection, recipient.id)
+    events = person_history.newest_events_of_recipient(connection, recipient.id, MAX_EVENTS)
+    enrolments = person_history.enrolments_of(connection, recipient.id, campaign_id)
+    return PersonRows(recipient, members, suppressions, lifted, names, events, enrolments)
 
 
 def _touches(
@@ -217,7 +238,7 @@ def _touches(
 def _deleted(connection: sa.Connection, subject: Subject, person: PersonRows, campaign: str | None) -> list[str]:
     if subject.touch_id is not None or not person.memberships:
         return []
-    found = touch_history.emptied_campaigns(connection, [member.audience_id for member in person.memberships])
+    found = person_history.emptied_campaigns(connection, [member.audience_id for member in person.memberships])
     return [emptied.name for emptied in found if campaign in (None, emptied.name)]
 
 
@@ -280,7 +301,9 @@ def earliest_of(situation: Situation, holds: list[TouchHold]) -> datetime | None
     return after if hours is None else hours.opens(after)
 
 
-def answer_of(messages: list[MessageStory], *, suppressed: bool, sure: bool) -> str:
+def answer_of(
+    messages: list[MessageStory], enrolments: Sequence[KnownEnrolment], *, suppressed: bool, sure: bool
+) -> str:
     """Return one sentence on what waits. ``sure``: the queue was asked."""
     sending = [message for message in messages if any(hold.cause is DelayCause.SENDING for hold in message.holds)]
     waiting = [message for message in messages if message.waits and message not in sending]
@@ -294,6 +317,11 @@ def answer_of(messages: list[MessageStory], *, suppressed: bool, sure: bool) -> 
     if undecided:
         count = f"{len(undecided):,} messages need" if len(undecided) > 1 else "1 message needs"
         parts.append(f"{count} a decision ({', '.join(sorted({message.state.value for message in undecided}))})")
+    steps = [one for one in enrolments if one.state is EnrolmentState.ACTIVE and one.due_at is not None]
+    if steps:
+        first = min(one.due_at for one in steps if one.due_at is not None)
+        where = ", ".join(f"{one.step} of campaign {one.campaign}" for one in steps)
+        parts.append(f"the person waits at {where}, until {first:%Y-%m-%d %H:%M:%S} UTC at the earliest")
     answer = "; ".join(parts) or "nothing is waiting"
     if suppressed:
         answer += "; the address is suppressed"

@@ -13,7 +13,7 @@ from postroad.app.context import AppContext
 from postroad.delivery.job import parse_touch_id
 from postroad.errors import StateError, UsageError, did_you_mean
 from postroad.mail.token import Purpose
-from postroad.store.touch_history import known_addresses, recipient_of_past_touch
+from postroad.store.person_history import known_addresses, recipient_of_past_touch
 from postroad.store.touch_lookup import touch_by_id
 from postroad.touch_search import is_address, normalised
 

@@ -19,11 +19,13 @@ from postroad.mail.address_hash import is_hash
 from postroad.smtp.reply import Phase, parse_reply
 from postroad.store import touch_history
 from postroad.store.bounce import BounceEffectKind
+from postroad.store.enrolment import EnrolmentState
 from postroad.store.ledger import TouchState
+from postroad.store.person_history import KnownEnrolment, Membership
 from postroad.store.recipient import Recipient
 from postroad.store.recipient_event import KnownEvent
 from postroad.store.suppression import LiftedSuppression, Suppression
-from postroad.store.touch_history import Membership, ReturnedEffect, ReturnedMail, TouchEventRow
+from postroad.store.touch_history import ReturnedEffect, ReturnedMail, TouchEventRow
 from postroad.store.touch_lookup import FoundTouch
 
 
@@ -36,6 +38,9 @@ class TimelineKind(StrEnum):
     EVENT = "event"  # the person did something
     SUPPRESSED = "suppressed"
     LIFTED = "lifted"
+    ENTERED = "entered"  # the person entered a campaign with branches
+    GOAL = "goal"  # the person reached its goal
+    LEFT = "left"  # the person completed or exited it
     LAUNCHED = "launched"
     DUE = "due"
     OVERFLOW = "overflow"
@@ -100,11 +105,12 @@ class PersonRows(NamedTuple):
     lifted: Sequence[LiftedSuppression]
     audiences: Mapping[int, str]
     events: Sequence[KnownEvent] = ()
+    enrolments: Sequence[KnownEnrolment] = ()
 
 
 def timeline(connection: sa.Connection, person: PersonRows, touches: Sequence[FoundTouch]) -> list[TimelineEntry]:
     """Return what happened to a person and these touches, in order of time."""
-    entries = [*_of_person(person), *_of_messages(touches)]
+    entries = [*_of_person(person), *_of_enrolments(person.enrolments), *_of_messages(touches)]
     ids = [touch.id for touch in touches]
     if ids:
         by_id = {touch.id: touch for touch in touches}
@@ -146,6 +152,18 @@ def _of_person(person: PersonRows) -> Iterator[TimelineEntry]:
         yield TimelineEntry(at=past.created_at, kind=TimelineKind.SUPPRESSED, words=words)
         words = f"The suppression was lifted by {past.lifted_by}: {past.why}."
         yield TimelineEntry(at=past.lifted_at, kind=TimelineKind.LIFTED, words=words)
+
+
+def _of_enrolments(enrolments: Sequence[KnownEnrolment]) -> Iterator[TimelineEntry]:
+    for one in enrolments:
+        found = [(one.entered_at, TimelineKind.ENTERED, f"Entered campaign {one.campaign}.")]
+        if one.goal_at is not None:
+            found.append((one.goal_at, TimelineKind.GOAL, f"Reached the goal of campaign {one.campaign}."))
+        if one.state is not EnrolmentState.ACTIVE:
+            why = f": {one.why}" if one.why else ""
+            found.append((one.since, TimelineKind.LEFT, f"{one.state.capitalize()} at step {one.step}{why}."))
+        for at, kind, words in found:
+            yield TimelineEntry(at=at, kind=kind, words=words, campaign=one.campaign, step=one.step)
 
 
 def _suppressed(row: Suppression | LiftedSuppression, person: PersonRows) -> str:
