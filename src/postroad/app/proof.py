@@ -127,7 +127,7 @@ def _normalised(address: str) -> str:
 
 def _require_not_suppressed(connection: sa.Connection, context: AppContext, campaign: Campaign, address: str) -> None:
     hashes = [context.hash_of(address), *context.hash_of.older(address)]
-    found = suppressions_of(connection, address, hashes, campaign.audience_id)
+    found = suppressions_of(connection, address, hashes, campaign.permission_audience_id or campaign.audience_id)
     if found:
         raise StateError(
             f"{address} is suppressed ({found[0].reason}), so no proof is sent to it",

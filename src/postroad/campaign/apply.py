@@ -13,6 +13,7 @@ from sqlmodel import Session, col, select
 
 from postroad.campaign.audience import open_audience
 from postroad.campaign.calendar import Window, require_open_day
+from postroad.campaign.correction import Correction, prepare_correction
 from postroad.campaign.definition import CampaignDefinition, CampaignFile, read_campaign
 from postroad.campaign.file_access import read_named
 from postroad.campaign.holidays import HolidayCalendar
@@ -44,6 +45,7 @@ def apply(
         ConfigError: A sender is not in postroad.toml, or the audience's file cannot be read.
     """
     definition = file.definition
+    correction = _prepare_correction(engine, file, now)
     with write(engine) as connection:
         session = Session(connection, expire_on_commit=False)
         if connection.dialect.name == "postgresql":  # Serialize applies. Readers of the table do not wait.
@@ -64,15 +66,15 @@ def apply(
         if campaign is None:
             campaign = Campaign(
                 name=definition.name,
-                audience_id=open_audience(connection, definition.audience.name, now),
+                audience_id=open_audience(connection, definition.audience_name, now),
                 sender_id=sender_id,
                 time_zone=definition.time_zone or settings.time_zone,
                 warmup=warmup,
                 created_at=now,
             )
-        campaign.audience_id = open_audience(connection, definition.audience.name, now)
-        campaign.sender_id = sender_id
-        campaign.overflow = overflow
+        campaign.audience_id = open_audience(connection, definition.audience_name, now)
+        _set_correction(campaign, correction)
+        campaign.sender_id, campaign.overflow = sender_id, overflow
         campaign.audience_file = str(file.audience_file) if file.audience_file else None
         campaign.job_class = definition.job_class
         campaign.time_zone = definition.time_zone or settings.time_zone
@@ -80,6 +82,23 @@ def apply(
         _set_policy(campaign, definition)
         _replace_steps(session, campaign, file)
         return _save(session, campaign)
+
+
+def _set_correction(campaign: Campaign, correction: Correction | None) -> None:
+    campaign.corrects = correction.row if correction is not None else None
+    campaign.permission_audience_id = correction.audience_id if correction is not None else None
+
+
+def _prepare_correction(engine: sa.Engine, file: CampaignFile, now: datetime) -> Correction | None:
+    """Fill the audience of a correction that is not launched; None for another campaign."""
+    definition = file.definition
+    if definition.corrects is None:
+        return None
+    launched = sa.text("SELECT 1 FROM campaign WHERE name = :name AND (state <> 'draft' OR freezing_at IS NOT NULL)")
+    with read(engine) as connection:
+        if connection.execute(launched, {"name": definition.name}).first() is not None:
+            return None
+    return prepare_correction(engine, definition.name, definition.corrects, now, where=str(file.path))
 
 
 def _require_open_day(settings: Settings, file: CampaignFile, now: datetime) -> None:
@@ -135,10 +154,10 @@ def warn_of_new_audience(engine: sa.Engine, file: CampaignFile) -> str | None:
     Returns:
         The warning, or None.
     """
-    name = file.definition.audience.name
+    name = file.definition.audience_name
     with read(engine) as connection:
         known = list(connection.execute(sa.text("SELECT name FROM audience")).scalars())
-    if name in known or file.audience_file is not None:
+    if name in known or file.audience_file is not None or file.definition.corrects is not None:
         return None
     error = unknown_name("audience", name, known)
     hint = f" {error.remedy}" if error.remedy and known else ""
@@ -188,7 +207,7 @@ def _reject_changes(
     wanted = {
         "steps": [(step.name, step.kind, step.settings) for step in file.steps],
         "sender": sender_id,
-        "audience": file.definition.audience.name,
+        "audience": file.definition.audience_name,
         "window": file.definition.window_row,
         "overflow": overflow,
         **{name: (file.journey or {}).get(name) for name in ("exit", "goal")},

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from postroad.campaign.calendar import DAYS
 from postroad.campaign.conditions import AnyField, ConditionReader
+from postroad.campaign.correction import CorrectsField
 from postroad.campaign.file_access import ALLOW_IT, FileRefusedError, FileRules
 from postroad.campaign.frequency import FrequencyField, require_class
 from postroad.campaign.step_rows import StepContent, StepSource, read_text, step_rows
@@ -76,7 +77,8 @@ class CampaignDefinition(Strict):
 
     name: str = Field(pattern=NAME_PATTERN)
     sender: str
-    audience: AudienceDefinition
+    audience: AudienceDefinition | None = None
+    corrects: CorrectsField | None = Field(default=None, description="campaign whose recipients get a correction")
     job_class: Literal["urgent", "normal", "bulk"] = Field(default="bulk", alias="class")
     time_zone: ZoneName | None = Field(default=None, description="of recipients whose time zone is not known")
     window: WindowDefinition | None = Field(default=None, description="hours in which it may send; unset: any")
@@ -97,6 +99,28 @@ class CampaignDefinition(Strict):
         description="condition that is counted as success",
     )
     steps: tuple[StepDefinition, ...] = Field(min_length=1)
+
+    @property
+    def audience_name(self) -> str:
+        """The name of its audience. That of a correction has the campaign's name."""
+        return self.audience.name if self.audience is not None else self.name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _correction_is_urgent(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("corrects") is not None:
+            return {"class": "urgent", "frequency": "ignore", **values}
+        return values
+
+    @model_validator(mode="after")
+    def _has_one_source_of_recipients(self) -> Self:
+        if self.corrects is None and self.audience is None:
+            raise ValueError("it needs audience, or corrects with the name of a campaign")
+        if self.corrects is not None and self.audience is not None:
+            raise ValueError("audience and corrects exclude each other: a correction goes to whom the campaign reached")
+        if self.corrects is not None and (self.is_journey or self.corrects.campaign == self.name):
+            raise ValueError("a correction consists of emails and waits alone, and has a name of its own")
+        return self
 
     @property
     def window_row(self) -> dict[str, Any] | None:
@@ -142,7 +166,7 @@ class CampaignFile:
 
     @property
     def audience_file(self) -> Path | None:
-        file = self.definition.audience.file
+        file = self.definition.audience.file if self.definition.audience is not None else None
         return (self.path.parent / file).resolve() if file is not None else None
 
 
@@ -172,7 +196,7 @@ def read_campaign(path: Path, settings: Settings | None = None, *, folders: tupl
     if settings is not None and definition.frequency is not None:
         line = line_of(node, ["frequency", "class"])
         require_class(definition.frequency.name, settings.frequency, where=f"{path}, line {line}, frequency")
-    audience_file = definition.audience.file
+    audience_file = definition.audience.file if definition.audience is not None else None
     if audience_file is not None:
         line = line_of(node, ["audience", "file"])
         _require_allowed(path.parent / audience_file, rules, where=f"{path}, line {line}")

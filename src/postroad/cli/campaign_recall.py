@@ -34,6 +34,9 @@ def recall(
     A campaign is cancelled for good. With --step, only that step is: it is not sent to anyone from then on, and the
     sequence of each recipient ends with it. Messages on the wire finish. Run the command again for their outcome: it
     changes nothing more. Of a finished campaign it shows who got it.
+
+    A new campaign with `corrects: NAME` in its file sends a correction to exactly those recipients:
+    docs/how-to/recall-a-campaign.md.
     """
     from postroad.delivery.submit import queue_name
     from postroad.operations import recall as operation
@@ -84,5 +87,7 @@ def _print(result: RecallResult, list_file: Path | None) -> None:
         print_line(f"  {state:<10} {counts[state]:>9,}  {note}")
     if counts[TouchState.SENDING]:
         print_line("Run the command again in a minute, for the outcome of what is on the wire.")
+    if counts[TouchState.ACCEPTED] or counts[TouchState.UNKNOWN]:
+        print_line(f"A new campaign with `corrects: {result.campaign}` in its file sends them a correction.")
     if list_file is not None:
         print_line(f"{list_file} lists the recipients of accepted and unknown messages, and of those on the wire.")

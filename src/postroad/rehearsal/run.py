@@ -124,7 +124,7 @@ def _launch(environment: RehearsalEnvironment, file: CampaignFile, rows: Path, p
     name = apply(context.engine, context.settings, file, now).name
     imported = import_file(
         context.engine,
-        file.definition.audience.name,
+        file.definition.audience_name,
         rows,
         now,
         report=lambda done: progress("importing", done.rows_done, done.rows_total),

@@ -111,7 +111,12 @@ class Campaign(SQLModel, table=True):
         default=None,
         sa_type=JSON_OR_NULL,
         nullable=True,
-        description="the campaign whose recipients get this one, instead of the audience",
+        description="the campaign that it corrects, and which of its recipients get it",
+    )
+    permission_audience_id: int | None = Field(
+        default=None,
+        sa_type=sa.BigInteger,
+        description="audience whose suppressions hold, if it is not its own: that of the campaign that it corrects",
     )
     freezing_at: datetime | None = Field(
         default=None, sa_type=UtcDateTime, description="when the unfinished launch began"

@@ -16,6 +16,7 @@ from postroad.store.enrolment import EnrolmentState, ExitReason
 from postroad.store.enrolments.changes import exit_enrolments
 from postroad.store.enrolments.pending import enrolment_page
 from postroad.store.ledger import WAITING, TouchState
+from postroad.store.suppression import PERMISSION_AUDIENCE
 from postroad.store.touch_page import touch_pages
 from postroad.store.touches.ending import cancel_touches, suppress_touches
 from postroad.store.touches.transitions import states_sql
@@ -128,7 +129,7 @@ def end_suppressed(engine: sa.Engine, campaign_id: int, now: datetime, hash_of: 
         The number of touches that ended.
     """
     with read(engine) as connection:
-        statement = sa.text("SELECT audience_id, suppressions_seen FROM campaign WHERE id = :id")
+        statement = sa.text(f"SELECT {PERMISSION_AUDIENCE}, suppressions_seen FROM campaign WHERE id = :id")
         audience_id, seen = connection.execute(statement, {"id": campaign_id}).one()
         newest = last_suppression(connection)
     if newest <= seen:

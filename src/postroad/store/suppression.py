@@ -80,6 +80,10 @@ class Entry(NamedTuple):
     audience_id: int = EVERYWHERE
 
 
+PERMISSION_AUDIENCE = "COALESCE(campaign.permission_audience_id, campaign.audience_id)"
+"""SQL expression of the audience whose suppressions hold for a campaign."""
+
+
 def suppressed_sql(hashed: str | None = None) -> str:
     """Return the SQL condition that the row of ``recipient`` is suppressed for the audience of ``campaign``.
 
@@ -88,7 +92,7 @@ def suppressed_sql(hashed: str | None = None) -> str:
     keys = ["recipient.address", "'@' || recipient.domain", *([hashed] if hashed else [])]
     return (
         f"EXISTS (SELECT 1 FROM suppression WHERE suppression.address IN ({', '.join(keys)}) "
-        "AND suppression.audience_id IN (0, campaign.audience_id))"
+        f"AND suppression.audience_id IN (0, {PERMISSION_AUDIENCE}))"
     )
 
 

@@ -12,7 +12,7 @@ from postroad.store.bulk import any_of, id_rows
 from postroad.store.campaign import CampaignState
 from postroad.store.ledger import SENDER_OF_TOUCH, TouchState
 from postroad.store.recipient import place_sql
-from postroad.store.suppression import SuppressionReason
+from postroad.store.suppression import PERMISSION_AUDIENCE, SuppressionReason
 from postroad.store.types import UtcDateTime
 
 MAX_TOUCHES = 100
@@ -68,7 +68,7 @@ _TOUCHES = f"""
 SELECT touch.id, touch.step_id, touch.state, touch.due_at, touch.next_at, touch.settled_at, touch.reply,
   recipient.address, COALESCE(recipient.time_zone, campaign.time_zone) AS zone,
   recipient.time_zone AS own_zone, {{place}}, campaign.name AS campaign,
-  campaign.state AS campaign_state, campaign.audience_id, campaign.warmup, campaign.sending_window,
+  campaign.state AS campaign_state, {PERMISSION_AUDIENCE} AS audience_id, campaign.warmup, campaign.sending_window,
   step.name AS step, sender.address AS sender, touch.recipient_id, touch.campaign_id, campaign.launched_at,
   campaign.paused_at, campaign.paused_by, recipient.domain, mail_domain.provider, mail_domain.site, campaign.frequency
 FROM touch JOIN recipient ON recipient.id = touch.recipient_id JOIN campaign ON campaign.id = touch.campaign_id

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from postroad.settings import UnsubscribeScope
 from postroad.store.enrolments.changes import exit_suppressed
 from postroad.store.ledger import record_unsubscribe
-from postroad.store.suppression import EVERYWHERE, SuppressionReason, suppress, upgrade_reason
+from postroad.store.suppression import EVERYWHERE, PERMISSION_AUDIENCE, SuppressionReason, suppress, upgrade_reason
 from postroad.store.touches.ending import suppress_touches_of
 
 
@@ -29,7 +29,8 @@ class Unsubscribed:
 
 # For a deleted touch: its link must work for good.
 _PAST = sa.text(
-    "SELECT recipient.id, recipient.address, campaign.audience_id FROM past_touch "
+    "SELECT recipient.id, recipient.address, "
+    f"{PERMISSION_AUDIENCE} AS audience_id FROM past_touch "
     "JOIN recipient ON recipient.id = past_touch.recipient_id "
     "JOIN campaign ON campaign.id = past_touch.campaign_id WHERE past_touch.id = :id"
 )
@@ -41,7 +42,8 @@ def unsubscribe_touch(
     """Suppress the recipient of a touch and end its waiting touches. Idempotent. Returns None without such a touch."""
     whom = connection.execute(
         sa.text(
-            "SELECT recipient.id, recipient.address, campaign.audience_id FROM touch "
+            "SELECT recipient.id, recipient.address, "
+            f"{PERMISSION_AUDIENCE} AS audience_id FROM touch "
             "JOIN recipient ON recipient.id = touch.recipient_id "
             "JOIN campaign ON campaign.id = touch.campaign_id WHERE touch.id = :id"
         ),

@@ -62,7 +62,8 @@ def suppress_touches_of(connection: sa.Connection, recipient_id: int, now: datet
     statement = sa.text(
         f"UPDATE touch SET state = '{TouchState.SUPPRESSED}', settled_at = :now, next_at = NULL "
         f"WHERE recipient_id = :recipient_id AND {_SUPPRESSED} "
-        "AND (:audience_id = 0 OR campaign_id IN (SELECT id FROM campaign WHERE audience_id = :audience_id)) "
+        "AND (:audience_id = 0 OR campaign_id IN (SELECT id FROM campaign "
+        "WHERE COALESCE(permission_audience_id, audience_id) = :audience_id)) "
         "RETURNING id"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     values = {"now": now, "recipient_id": recipient_id, "audience_id": audience_id}

@@ -1,0 +1,150 @@
+"""A correction: a campaign to exactly the recipients whom another campaign reached.
+
+Its audience is made of the touches of that campaign, each time the draft is applied. Suppressions and unsubscribes of
+that campaign's own audience hold for it as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from pydantic import BeforeValidator, Field
+
+from postroad.campaign.audience import open_audience
+from postroad.campaign.steps import NAME_PATTERN, Strict
+from postroad.errors import ConfigError, StateError, unknown_name
+from postroad.store.bulk import id_rows
+from postroad.store.campaign import Campaign, find_campaign, steps_of
+from postroad.store.engine import read, write
+from postroad.store.ledger import LIVE, TouchState
+from postroad.store.recipient import AudienceImport
+from postroad.store.touch_count import counts_by_step
+from postroad.store.touch_page import touch_pages
+from postroad.store.types import UtcDateTime
+
+_SOURCE = "correction of campaign "
+"""Beginning of the path of the import that stands for the touches."""
+
+
+class CorrectsDefinition(Strict):
+    """The campaign that is corrected."""
+
+    campaign: str = Field(pattern=NAME_PATTERN)
+    step: str | None = Field(default=None, description="only recipients of this email step; unset: of any")
+    unknown: bool = Field(default=False, description="also recipients of whom it is unknown whether they got it")
+
+
+CorrectsField = Annotated[
+    CorrectsDefinition, BeforeValidator(lambda value: {"campaign": value} if isinstance(value, str) else value)
+]
+"""The name of a campaign, or a mapping."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correction:
+    """What the campaign table stores of a correction. ``audience_id``: that of the corrected campaign."""
+
+    row: dict[str, Any]
+    audience_id: int
+
+
+def prepare_correction(
+    engine: sa.Engine, name: str, corrects: CorrectsDefinition, now: datetime, *, where: str
+) -> Correction:
+    """Fill the audience of a correction, in steps of a thousand recipients. Idempotent.
+
+    Args:
+        engine: The database.
+        name: Name of the correction, and of its audience.
+        corrects: The campaign that is corrected.
+        now: The time.
+        where: The file of the correction, for errors.
+
+    Returns:
+        The correction.
+
+    Raises:
+        StateError: There is no such campaign or step, or some of its messages have not ended.
+        ConfigError: The audience of this name has other recipients.
+    """
+    campaign, step_id = _require_ended(engine, corrects, where)
+    audience_id, import_id = _open(engine, name, corrects, now, where)
+    wanted = (TouchState.ACCEPTED, TouchState.UNKNOWN) if corrects.unknown else (TouchState.ACCEPTED,)
+    for page in touch_pages(engine, campaign.id or 0, step_id=step_id):
+        reached = [touch.recipient_id for touch in page if touch.state in wanted]
+        if reached:
+            with write(engine) as connection:
+                _add(connection, audience_id, import_id, reached, now)
+    row = {"campaign": campaign.id, "step": step_id, "unknown": corrects.unknown}
+    return Correction(row=row, audience_id=campaign.permission_audience_id or campaign.audience_id)
+
+
+def _require_ended(engine: sa.Engine, corrects: CorrectsDefinition, where: str) -> tuple[Campaign, int | None]:
+    """Return the corrected campaign and step. Raise StateError if a message of it may still reach a recipient."""
+    with read(engine) as connection:
+        campaign = find_campaign(connection, corrects.campaign)
+        emails = {step.name: step.id for step in steps_of(connection, campaign.id or 0) if step.kind == "email"}
+        counts = counts_by_step(connection, campaign.id or 0)
+    if corrects.step is not None and corrects.step not in emails:
+        raise unknown_name("email step", corrects.step, list(emails))
+    step_id = emails[corrects.step] if corrects.step is not None else None
+    of_steps = [counts.get(step_id, {})] if step_id is not None else list(counts.values())
+    live = sum(states.get(state, 0) for states in of_steps for state in LIVE)
+    if live:
+        step = f" --step {corrects.step}" if corrects.step else ""
+        stop = f"`postroad campaign recall {corrects.campaign}{step}`"
+        raise StateError(
+            f"{live:,} messages of campaign {corrects.campaign} wait or are on the wire, and may still arrive",
+            where=where,
+            remedy=f"Stop it first: {stop}. Messages on the wire end within minutes.",
+        )
+    return campaign, step_id
+
+
+def _open(engine: sa.Engine, name: str, corrects: CorrectsDefinition, now: datetime, where: str) -> tuple[int, int]:
+    """Return the audience of a correction and its import. Members of an earlier apply are removed if they differ."""
+    unknown = ", also unknown" if corrects.unknown else ""
+    path = f"{_SOURCE}{corrects.campaign}, {corrects.step or 'every step'}{unknown}"
+    imports = sa.text("SELECT id, path FROM audience_import WHERE audience_id = :id ORDER BY id")
+    with write(engine) as connection:
+        audience_id = open_audience(connection, name, now)
+        known = {row.path: row.id for row in connection.execute(imports, {"id": audience_id})}
+        if any(not other.startswith(_SOURCE) for other in known):
+            raise ConfigError(
+                f"the audience {name} has recipients of other imports",
+                where=f"{where}, name",
+                remedy="Give the correction a name that no audience has.",
+            )
+        if path not in known:
+            new = sa.insert(AudienceImport).values(
+                audience_id=audience_id,
+                path=path,
+                rows_total=0,
+                started_at=now,
+                finished_at=now,
+                current_key=f"#{audience_id}-{len(known)}",
+            )
+            known[path] = int(connection.execute(new.returning(AudienceImport.id)).scalar_one())  # type: ignore[call-overload]
+    stale = sa.text(
+        "DELETE FROM audience_member WHERE audience_id = :id AND recipient_id IN (SELECT recipient_id "
+        "FROM audience_member WHERE audience_id = :id AND import_id <> :import_id LIMIT 1000)"
+    )
+    while True:
+        with write(engine) as connection:
+            if not connection.execute(stale, {"id": audience_id, "import_id": known[path]}).rowcount:
+                return audience_id, known[path]
+
+
+def _add(connection: sa.Connection, audience_id: int, import_id: int, recipient_ids: list[int], now: datetime) -> None:
+    item, parameters = id_rows(connection, recipient_ids)
+    at = ":now" if connection.dialect.name == "sqlite" else "CAST(:now AS timestamptz)"
+    statement = sa.text(
+        "INSERT INTO audience_member (audience_id, recipient_id, import_id, joined_at) "
+        f"SELECT CAST(:audience_id AS BIGINT), batch.id, CAST(:import_id AS BIGINT), {at} "
+        f"FROM {item} WHERE true ORDER BY batch.id ON CONFLICT (audience_id, recipient_id) DO NOTHING"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    values = {"audience_id": audience_id, "import_id": import_id, "now": now, **parameters}
+    connection.execute(statement, values)
