@@ -144,7 +144,7 @@ def test_unknown_campaigns_and_steps_are_named(project: CampaignProject) -> None
     ("text", "expected"),
     [
         (CORRECTION + "audience: {name: people}\n", "audience and corrects exclude each other"),
-        (CORRECTION.replace("corrects: spring\n", ""), "it needs audience, or corrects with the name of a campaign"),
+        (CORRECTION.replace("corrects: spring\n", ""), "audience: it is missing. A correction has corrects"),
         (CORRECTION.replace("corrects: spring", "corrects: sorry"), "has a name of its own"),
         (CORRECTION + 'goal: "replied()"\n', "consists of emails and waits alone"),
         (CORRECTION.replace("corrects: spring", "corrects: {unknown: true}"), "corrects.campaign: it is missing"),

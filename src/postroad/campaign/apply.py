@@ -76,8 +76,7 @@ def apply(
         _set_correction(campaign, correction)
         campaign.sender_id, campaign.overflow = sender_id, overflow
         campaign.audience_file = str(file.audience_file) if file.audience_file else None
-        campaign.job_class = definition.job_class
-        campaign.time_zone = definition.time_zone or settings.time_zone
+        campaign.job_class, campaign.time_zone = definition.job_class, definition.time_zone or settings.time_zone
         campaign.sending_window = definition.window_row
         _set_policy(campaign, definition)
         _replace_steps(session, campaign, file)

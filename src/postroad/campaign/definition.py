@@ -115,7 +115,7 @@ class CampaignDefinition(Strict):
     @model_validator(mode="after")
     def _has_one_source_of_recipients(self) -> Self:
         if self.corrects is None and self.audience is None:
-            raise ValueError("it needs audience, or corrects with the name of a campaign")
+            raise ValueError("audience: it is missing. A correction has corrects, with the name of a campaign, instead")
         if self.corrects is not None and self.audience is not None:
             raise ValueError("audience and corrects exclude each other: a correction goes to whom the campaign reached")
         if self.corrects is not None and (self.is_journey or self.corrects.campaign == self.name):
