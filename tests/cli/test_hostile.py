@@ -99,6 +99,7 @@ CALLS: dict[str, Call] = {
     "campaign pause": Call((SPRING,), ("campaign.name",)),
     "campaign resume": Call((SPRING,), ("campaign.name",)),
     "campaign recall": Call((SPRING, "--yes"), ("campaign.name",)),
+    "campaign close": Call((SPRING,), ("campaign.name",)),
     "campaign cancel": Call((SPRING, "--yes"), ("campaign.name",)),
     "audience import": Call(("people", "bad.csv")),
     "audience abandon": Call((bad("audience.name"),)),

@@ -37,6 +37,7 @@ TYPOS = {
     ("campaign resume", "name"): ["campaign", "resume", "sprong"],
     ("campaign recall", "name"): ["campaign", "recall", "sprong", "--yes"],
     ("campaign recall", "step"): ["campaign", "recall", "spring", "--step", "helo", "--yes"],
+    ("campaign close", "name"): ["campaign", "close", "sprong"],
     ("campaign cancel", "name"): ["campaign", "cancel", "sprong", "--yes"],
     ("audience abandon", "name"): ["audience", "abandon", "poeple"],
     ("audience refusals", "name"): ["audience", "refusals", "poeple"],

@@ -26,7 +26,7 @@ from postroad.store.enrolments.changes import (
     revive,
 )
 from postroad.store.enrolments.transitions import ENROLMENT_TRANSITIONS, EnrolmentEvent
-from postroad.store.ledger import TouchState
+from postroad.store.ledger import SENT_OR_SKIPPED, TouchState
 from tests.store.rows import NOW, add_campaign, add_recipient
 from tests.store.test_transitions import SOURCE, texts
 
@@ -158,7 +158,7 @@ def test_counts_tell_states_reasons_and_goals_and_outlive_their_rows(engine: sa.
 
 def test_every_failed_touch_has_a_reason() -> None:
     assert {reason_of(state, None).value for state in FAILED} == {state.value for state in FAILED}
-    assert {*FAILED} == {state for state in TouchState if state.ended} - {TouchState.ACCEPTED}
+    assert {*FAILED} == {state for state in TouchState if state.ended} - {*SENT_OR_SKIPPED}
     assert reason_of(TouchState.CANCELLED, exit_cause("plan\n = 'paid'")) is ExitReason.EXIT
     assert reason_of(TouchState.CANCELLED, "cancelled by an operator") is ExitReason.CANCELLED
     assert len(exit_cause("x" * 500)) == 100

@@ -201,7 +201,7 @@ def _reject_changes(
         "audience": audience,
         "window": campaign.sending_window,
         "overflow": campaign.overflow,
-        **{name: (campaign.journey or {}).get(name) for name in ("exit", "goal")},
+        **{name: (campaign.journey or {}).get(name) for name in ("entry", "exit", "goal")},
     }
     wanted = {
         "steps": [(step.name, step.kind, step.settings) for step in file.steps],
@@ -209,7 +209,7 @@ def _reject_changes(
         "audience": file.definition.audience_name,
         "window": file.definition.window_row,
         "overflow": overflow,
-        **{name: (file.journey or {}).get(name) for name in ("exit", "goal")},
+        **{name: (file.journey or {}).get(name) for name in ("entry", "exit", "goal")},
     }
     changed = [field for field in stored if stored[field] != wanted[field]]
     if changed:

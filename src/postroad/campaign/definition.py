@@ -13,6 +13,8 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from postroad.campaign.calendar import DAYS
 from postroad.campaign.conditions import AnyField, ConditionReader
 from postroad.campaign.correction import CorrectsField
+from postroad.campaign.entry import EntryKind
+from postroad.campaign.entry_field import EntryDefinition, EntryField, entry_row
 from postroad.campaign.file_access import ALLOW_IT, FileRefusedError, FileRules
 from postroad.campaign.frequency import FrequencyField, require_class
 from postroad.campaign.step_rows import StepContent, StepSource, read_text, step_rows
@@ -86,6 +88,7 @@ class CampaignDefinition(Strict):
     holidays: bool = Field(default=False, description="no mail on days off and the recipient's public holidays")
     frequency: FrequencyField | None = Field(default=None, description="class of its frequency cap; unset: normal")
     overflow: OverflowDefinition | None = Field(default=None, description="other senders; unset: none")
+    entry: EntryField = Field(default=EntryDefinition(), description="how recipients enter: launch, joined, …")
     exit: str | None = Field(
         default=None,
         min_length=1,
@@ -134,7 +137,8 @@ class CampaignDefinition(Strict):
     def is_journey(self) -> bool:
         """Whether recipients are enrolled. A campaign of emails and waits alone has touches only."""
         plain = all(isinstance(step, EmailStep | WaitStep) for step in self.steps)
-        return not plain or self.exit is not None or self.goal is not None
+        enters_later = self.entry.on.strip().lower() != EntryKind.LAUNCH
+        return not plain or enters_later or self.exit is not None or self.goal is not None
 
     @model_validator(mode="after")
     def _overflow_senders_are_distinct(self) -> Self:
@@ -211,10 +215,11 @@ def read_campaign(path: Path, settings: Settings | None = None, *, folders: tupl
 
 
 def _journey(source: StepSource, definition: CampaignDefinition) -> dict[str, Any]:
-    return {
+    conditions = {
         name: source.conditions.condition(text, source.where((name,))) if text is not None else None
         for name, text in (("exit", definition.exit), ("goal", definition.goal))
     }
+    return {"entry": entry_row(definition.entry, source.conditions, source.where(("entry",))), **conditions}
 
 
 def _validate(path: Path, node: yaml.Node, values: dict[str, Any]) -> CampaignDefinition:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -89,31 +90,37 @@ def freeze_journey(
             launching = find_campaign(connection, campaign.name).state is CampaignState.DRAFT
         if not members or not launching:
             return
-        enrol(context, members, entered_at)
+        enrol(context, [Entrant(member, entered_at) for member in members])
 
 
-def enrol(context: PassContext, members: Sequence[Member], entered_at: datetime) -> int:
+class Entrant(NamedTuple):
+    """A recipient who enters, and the time from which waits count."""
+
+    member: Member
+    at: datetime
+
+
+def enrol(context: PassContext, entrants: Sequence[Entrant]) -> int:
     """Enrol recipients, and plan the emails of those whose journey begins with one. Idempotent.
 
     Args:
         context: The pass.
-        members: The recipients.
-        entered_at: The time from which their waits count.
+        entrants: The recipients, each once.
 
     Returns:
-        The number of recipients who were not enrolled before.
+        The number of planned touches.
     """
     arrivals: Arrivals = defaultdict(list)
     first_id = context.journey.first_id
     arrivals[first_id] = [
         Traveller(
-            member=member,
-            after=entered_at,
-            planned=entered_at,
+            member=entrant.member,
+            after=entrant.at,
+            planned=entrant.at,
             from_id=first_id,
             passed_id=first_id,
         )
-        for member in members
+        for entrant in entrants
     ]
     travellers = _walk(context, arrivals)
     with write(context.engine) as connection:
@@ -121,8 +128,7 @@ def enrol(context: PassContext, members: Sequence[Member], entered_at: datetime)
             return 0
         entrances = [Entrance(one.recipient_id, one.place, one.goal) for one in travellers if one.place is not None]
         entered = enter(connection, context.journey.campaign_id, entrances, context.now)
-        _plan(connection, context, [one for one in travellers if one.recipient_id in entered])
-        return len(entered)
+        return _plan(connection, context, [one for one in travellers if one.recipient_id in entered])
 
 
 def advance_enrolments(context: PassContext) -> int:

@@ -18,8 +18,10 @@ from sqlmodel import col
 
 from postroad.campaign.calendar import Window
 from postroad.campaign.due_times import DueTimes
+from postroad.campaign.entry import CampaignEntry
 from postroad.campaign.file_trial import FileTrial
 from postroad.campaign.holidays import HolidayCalendar
+from postroad.campaign.journey_entry import enrol_entrants, first_cursor
 from postroad.campaign.journey_pass import advance_enrolments, freeze_journey, notice_goals, open_pass
 from postroad.campaign.sequence import EmailPlan, email_sequence, first_email
 from postroad.errors import StateError
@@ -28,6 +30,7 @@ from postroad.store.campaign_run import has_run
 from postroad.store.ending import HashOf, end_suppressed, last_suppression
 from postroad.store.engine import read, write
 from postroad.store.enrolment import enrolments_by_step
+from postroad.store.entrants import last_event
 from postroad.store.ledger import TouchState
 from postroad.store.planning import awaiting_follow_up, unfrozen_members
 from postroad.store.suppression import suppressed_sql
@@ -77,7 +80,8 @@ def launch(
     campaign, already = _begin_launch(engine, name, now, run_id)
     if not already:
         if campaign.journey is not None:
-            freeze_journey(engine, campaign, hash_of, calendar)
+            if CampaignEntry.of(campaign).at_launch:
+                freeze_journey(engine, campaign, hash_of, calendar)
         else:
             with read(engine) as connection:
                 emails = _emails(connection, campaign, calendar)
@@ -111,14 +115,18 @@ def _begin_launch(engine: sa.Engine, name: str, now: datetime, run_id: str | Non
         if campaign.launched_at is not None:
             return campaign, True
         anyone = sa.text("SELECT 1 FROM audience_member WHERE audience_id = :id LIMIT 1")
-        if connection.execute(anyone, {"id": campaign.audience_id}).first() is None:
+        if (
+            not CampaignEntry.of(campaign).stays_open
+            and connection.execute(anyone, {"id": campaign.audience_id}).first() is None
+        ):
             raise StateError(
                 f"the audience of campaign {name} is empty", remedy="Import it: `postroad audience import NAME FILE`."
             )
         if campaign.freezing_at is None:
             campaign.freezing_at = now
             # Later suppressions are found by `advance`.
-            values = {"freezing_at": now, "suppressions_seen": last_suppression(connection)}
+            cursor = first_cursor(now, last_event(connection))
+            values = {"freezing_at": now, "suppressions_seen": last_suppression(connection), "entry_cursor": cursor}
             connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(**values))
         return campaign, False
 
@@ -241,6 +249,8 @@ def forecast(
             ),
             {"id": campaign.id},
         ).all()
+    if not CampaignEntry.of(campaign).at_launch:  # Who will enter is not known.
+        rows, coming = [], None
     coming = coming or FileTrial()
     zones: Counter[str] = Counter()
     for zone, recipients in (*((row.time_zone, row.n - row.suppressed) for row in rows), *coming.zones.items()):
@@ -292,7 +302,7 @@ def advance(
     if campaign.journey is not None:
         end_suppressed(engine, _id(campaign), now, hash_of)  # First: their enrolments exit.
         context = open_pass(engine, name, now, hash_of, calendar)
-        planned = advance_enrolments(context)
+        planned = enrol_entrants(context) + advance_enrolments(context)
         notice_goals(context)
         return planned
     with read(engine) as connection:

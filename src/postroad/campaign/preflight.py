@@ -10,6 +10,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from postroad.campaign.content import AuthoredStep, CheckedContent, check_content
+from postroad.campaign.entry import CampaignEntry
 from postroad.campaign.file_trial import FileTrial, try_file
 from postroad.campaign.finding import Level, PreflightCode, PreflightFinding, campaign_finding
 from postroad.campaign.message import step_message
@@ -169,7 +170,7 @@ def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: i
             f"the import of {path} was interrupted",
             "Import that file again to resume the import, or end it: `postroad audience abandon NAME`.",
         )
-    if recipients == 0:
+    if recipients == 0 and not CampaignEntry.of(campaign).stays_open:
         audience = connection.execute(
             sa.text("SELECT name FROM audience WHERE id = :id"), {"id": campaign.audience_id}
         ).scalar_one()

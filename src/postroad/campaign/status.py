@@ -9,6 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
+from postroad.campaign.entry import CampaignEntry, is_open
 from postroad.store.campaign import Campaign, CampaignState, Step, StepKind, find_campaign, steps_of
 from postroad.store.engine import read, write
 from postroad.store.enrolment import EnrolmentState, ExitReason, StepEnrolments, any_active, enrolments_by_step
@@ -46,8 +47,13 @@ class PlaceSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class JourneySummary:
-    """Enrolments of a journey: enrolled = active + completed + exited, at every step and for all steps."""
+    """Enrolments of a journey: enrolled = active + completed + exited, at every step and for all steps.
 
+    ``entry``: how recipients enter: launch, joined, event or date. ``open``: whether more may enter.
+    """
+
+    entry: str
+    open: bool
     places: tuple[PlaceSummary, ...]
 
     @property
@@ -125,7 +131,7 @@ def _summary(connection: sa.Connection, campaign: Campaign) -> CampaignSummary:
         for step in rows
         if step.kind is StepKind.EMAIL
     )
-    journey = _journey_summary(connection, campaign.id, rows) if campaign.journey is not None else None
+    journey = _journey_summary(connection, campaign, rows) if campaign.journey is not None else None
     return CampaignSummary(
         campaign=campaign.name,
         state=campaign.state,
@@ -156,13 +162,15 @@ def _next_due_at(connection: sa.Connection, campaign_id: int) -> datetime | None
     return min(found, default=None)
 
 
-def _journey_summary(connection: sa.Connection, campaign_id: int, steps: Sequence[Step]) -> JourneySummary:
-    found = enrolments_by_step(connection, campaign_id)
+def _journey_summary(connection: sa.Connection, campaign: Campaign, steps: Sequence[Step]) -> JourneySummary:
+    found = enrolments_by_step(connection, campaign.id or 0)
     return JourneySummary(
+        entry=CampaignEntry.of(campaign).kind.value,
+        open=is_open(campaign) and campaign.state in (CampaignState.RUNNING, CampaignState.PAUSED),
         places=tuple(
             PlaceSummary(step=step.name, kind=step.kind, enrolments=found.get(step.id or 0, StepEnrolments()))
             for step in steps
-        )
+        ),
     )
 
 
@@ -227,6 +235,8 @@ def finish_if_done(engine: sa.Engine, name: str, now: datetime) -> bool:
 def _is_done(connection: sa.Connection, campaign: Campaign) -> bool:
     assert campaign.id is not None  # noqa: S101  (read from its table)
     if campaign.state is not CampaignState.RUNNING or campaign.launched_at is None:
+        return False
+    if is_open(campaign):
         return False
     live = any(step.live for step in _summary(connection, campaign).steps)
     if live or any_follow_up(connection, campaign.id):

@@ -296,6 +296,24 @@ async def _with_queue(context: AppContext, verb: str, name: str) -> None:
         await campaigns.resume(context.engine, queue, name)
 
 
+@app.command("close")
+def close(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Let no more recipients enter a campaign. Those who did go through it, and then it finishes.
+
+    For campaigns with `entry: joined`, an event or a date, which do not finish by themselves.
+    """
+    from postroad.operations import campaigns
+
+    async def work(context: AppContext) -> None:
+        await asyncio.to_thread(campaigns.close, context.engine, name, context.clock.now())
+
+    with_context(work)
+    if as_json:
+        print_json({"campaign": name, "entry": "closed"})
+    else:
+        print_line(f"campaign {name} is closed: no more recipients enter it")
+
+
 @app.command("cancel")
 def cancel(
     name: NameArgument,

@@ -68,6 +68,8 @@ def status(
 
 def _enrolments(journey: JourneySummary) -> dict[str, object]:
     return {
+        "entry": journey.entry,
+        "open": journey.open,
         "enrolled": journey.enrolled,
         "active": journey.active,
         "completed": journey.completed,
@@ -117,6 +119,10 @@ def _notes(summary: CampaignSummary) -> list[str]:
         since = f" since {summary.paused_at:%Y-%m-%d %H:%M:%S} UTC" if summary.paused_at else ""
         by = f" by {summary.paused_by}" if summary.paused_by else ""
         notes.append(f"paused{since}{by}; `postroad campaign resume {summary.campaign}` resumes it")
+    if summary.journey is not None and summary.journey.open:
+        notes.append(
+            f"recipients enter it ({summary.journey.entry}) until `postroad campaign close {summary.campaign}`"
+        )
     if summary.launch_error is not None:
         notes.append(f"the launch at {summary.launch_failed_at:%Y-%m-%d %H:%M:%S} UTC failed: {summary.launch_error}")
     return notes

@@ -15,6 +15,7 @@ from sqlmodel import Session, col, select
 
 from postroad.app.context import AppContext
 from postroad.campaign.calendar import Window
+from postroad.campaign.entry import CampaignEntry
 from postroad.campaign.file_trial import FileTrial
 from postroad.campaign.holidays import HolidayCalendar
 from postroad.campaign.journey import Journey
@@ -146,7 +147,8 @@ class _Demand:
         with read(engine) as connection:
             arrivals = self._others(connection, router, now)
             if own.launched_at is None:
-                found = [*members(connection, own), *_coming(coming)]
+                # Who will enter after the launch is not known.
+                found = [*members(connection, own), *_coming(coming)] if CampaignEntry.of(own).at_launch else []
                 return arrivals + first_arrivals(found, self.following, sender, router, now)
             arrivals += waiting_arrivals(connection, own, router, now)
             arrivals += follow_up_arrivals(connection, own, self.following, router, sender)

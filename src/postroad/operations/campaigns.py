@@ -12,9 +12,10 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlmodel import col
 
+from postroad.campaign.entry import CampaignEntry
 from postroad.errors import StateError
 from postroad.queue import Queue
-from postroad.store.campaign import Campaign, CampaignState, find_campaign, record_pause, set_state
+from postroad.store.campaign import Campaign, CampaignState, close_entry, find_campaign, record_pause, set_state
 from postroad.store.ending import cancel_waiting
 from postroad.store.engine import write
 
@@ -75,6 +76,34 @@ async def cancel(engine: sa.Engine, queue: Queue, name: str, now: datetime) -> i
     cancelled = await asyncio.to_thread(_cancel, engine, name, now)
     await queue.cancel_group(name, "campaign cancelled")
     return cancelled
+
+
+def close(engine: sa.Engine, name: str, now: datetime) -> None:
+    """Close the entry of a campaign: no more recipients enter, and the campaign finishes after those who did.
+
+    Args:
+        engine: The ledger's database.
+        name: Name of the campaign.
+        now: The time.
+
+    Raises:
+        StateError: There is no such campaign, it was not launched or has ended, or recipients enter only at its launch.
+    """
+    with write(engine) as connection:
+        campaign = find_campaign(connection, name, for_update=True)
+        assert campaign.id is not None  # noqa: S101  (read from its table)
+        if not CampaignEntry.of(campaign).stays_open:
+            raise StateError(
+                f"recipients enter campaign {name} only at its launch",
+                remedy=f"It finishes by itself. `postroad campaign cancel {name}` ends it at once.",
+            )
+        if campaign.state not in (CampaignState.RUNNING, CampaignState.PAUSED):
+            raise StateError(
+                f"campaign {name} is {campaign.state}, so its entry is not open",
+                remedy=f"`postroad campaign status {name}` shows its state.",
+            )
+        if campaign.entry_closed_at is None:
+            close_entry(connection, campaign.id, now)
 
 
 def _move_campaign(connection: sa.Connection, name: str, state: CampaignState, allowed: Sequence[CampaignState]) -> int:

@@ -101,6 +101,12 @@ class Campaign(SQLModel, table=True):
         nullable=True,
         description="entry, exit and goal, if it has enrolments; NULL: its touches are its enrolments",
     )
+    entry_cursor: dict[str, Any] | None = Field(
+        default=None, sa_type=JSON_OR_NULL, nullable=True, description="how far its entry was read"
+    )
+    entry_closed_at: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, description="since when no more recipients enter"
+    )
     goal_cursor: int = Field(
         default=0,
         sa_type=sa.BigInteger,
@@ -222,6 +228,16 @@ def set_state(connection: sa.Connection, campaign_id: int, state: CampaignState)
 def set_goal_cursor(connection: sa.Connection, campaign_id: int, recipient_id: int) -> None:
     """Record the last recipient of whom the goal of a campaign was looked at; 0: the next pass begins again."""
     connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign_id).values(goal_cursor=recipient_id))
+
+
+def set_entry_cursor(connection: sa.Connection, campaign_id: int, cursor: dict[str, Any]) -> None:
+    """Record how far the entry of a campaign was read."""
+    connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign_id).values(entry_cursor=cursor))
+
+
+def close_entry(connection: sa.Connection, campaign_id: int, now: datetime) -> None:
+    """Record that no more recipients enter a campaign."""
+    connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign_id).values(entry_closed_at=now))
 
 
 def record_pause(connection: sa.Connection, campaign_id: int, *, by: str, run_id: str | None, now: datetime) -> None:

@@ -76,6 +76,16 @@ class AudienceMember(SQLModel, table=True):
     """A recipient in an audience, and the last import that contained the recipient."""
 
     __tablename__ = "audience_member"
+    __table_args__ = (
+        sa.Index(
+            "ix_audience_member_joined",
+            "audience_id",
+            "joined_at",
+            "recipient_id",
+            sqlite_where=sa.text("joined_at IS NOT NULL"),
+            postgresql_where=sa.text("joined_at IS NOT NULL"),
+        ),
+    )
 
     audience_id: int = Field(foreign_key="audience.id", primary_key=True, sa_type=BIG_ID)
     recipient_id: int = Field(foreign_key="recipient.id", primary_key=True, sa_type=BIG_ID)

@@ -55,13 +55,15 @@ class FailedTouch(NamedTuple):
 
 
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
-_MEMBER: tuple[sa.ColumnClause[Any], ...] = (
+MEMBER_COLUMNS: tuple[sa.ColumnClause[Any], ...] = (
     sa.column("recipient_id", sa.Integer()),
     *(sa.column(name, sa.Text()) for name in ("address", "time_zone", "country", "subdivision")),
 )
+"""Columns of a `Member`."""
 
 
-def _member_sql(connection: sa.Connection) -> str:
+def member_sql(connection: sa.Connection) -> str:
+    """Return the SQL of the columns of a `Member`, of the row ``recipient``."""
     return f"recipient.id AS recipient_id, recipient.address, recipient.time_zone, {place_sql(connection)}"
 
 
@@ -70,7 +72,7 @@ def due_enrolments(
 ) -> list[DueEnrolment]:
     """Return active enrolments that are due, in order of their time. ``after``: the last one of the page before."""
     statement = sa.text(
-        f"SELECT due.id, due.step_id, due.due_at, {_member_sql(connection)} FROM "
+        f"SELECT due.id, due.step_id, due.due_at, {member_sql(connection)} FROM "
         "(SELECT id, recipient_id, step_id, due_at FROM enrolment WHERE campaign_id = :campaign_id "
         f"AND state = '{EnrolmentState.ACTIVE}' AND due_at IS NOT NULL AND due_at <= :now "
         "AND (due_at, id) > (:since, :after_id) ORDER BY due_at, id LIMIT :limit) AS due "
@@ -79,7 +81,7 @@ def due_enrolments(
     columns: list[sa.ColumnClause[Any]] = [
         *_integers("id", "step_id"),
         sa.column("due_at", UtcDateTime()),
-        *_MEMBER,
+        *MEMBER_COLUMNS,
     ]
     values = {
         "campaign_id": campaign_id,
@@ -98,7 +100,7 @@ def accepted_enrolments(
     """Return touches of a step, accepted or skipped, after which no step was taken yet, in order of their ids."""
     statement = sa.text(
         "SELECT accepted.id, enrolment.id, enrolment.state, accepted.settled_at, accepted.due_at, "
-        f"{_member_sql(connection)} FROM (SELECT id, recipient_id, settled_at, due_at "
+        f"{member_sql(connection)} FROM (SELECT id, recipient_id, settled_at, due_at "
         "FROM touch WHERE campaign_id = :campaign_id AND step_id = :step_id AND follow_up "
         "AND state IN ('accepted', 'skipped') AND id > :after ORDER BY id LIMIT :limit) AS accepted "
         "CROSS JOIN recipient LEFT JOIN enrolment ON enrolment.campaign_id = :campaign_id "
@@ -109,7 +111,7 @@ def accepted_enrolments(
         sa.column("state", sa.Text()),
         sa.column("settled_at", UtcDateTime()),
         sa.column("due_at", UtcDateTime()),
-        *_MEMBER,
+        *MEMBER_COLUMNS,
     )
     values = {"campaign_id": campaign_id, "step_id": step_id, "after": after, "limit": limit}
     rows = connection.execute(statement, values)

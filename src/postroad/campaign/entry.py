@@ -1,0 +1,46 @@
+"""How recipients enter a campaign: all at the launch, or each as something happens."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from postroad.segment.tree import RecipientCondition, RecipientDate, date_from_json, from_json
+from postroad.store.campaign import Campaign
+
+
+class EntryKind(StrEnum):
+    """What enrols a recipient."""
+
+    LAUNCH = "launch"  # every member of the audience, once
+    JOINED = "joined"  # a member joins the audience
+    EVENT = "event"  # a member does something
+    DATE = "date"  # a date of a member comes
+
+
+class CampaignEntry:
+    """The entry of a stored campaign."""
+
+    def __init__(self, row: dict[str, Any] | None) -> None:
+        row = row or {"kind": EntryKind.LAUNCH.value}
+        self.kind = EntryKind(row["kind"])
+        self.at_launch = self.kind is EntryKind.LAUNCH or bool(row.get("existing"))
+        """Whether the members of the audience enter at the launch."""
+        self.event: str = row.get("event", "")
+        self.condition: RecipientCondition | None = from_json(row["condition"]) if "condition" in row else None
+        self.date: RecipientDate | None = date_from_json(row["date"]) if "date" in row else None
+
+    @classmethod
+    def of(cls, campaign: Campaign) -> CampaignEntry:
+        """Return the entry of a campaign."""
+        return cls((campaign.journey or {}).get("entry"))
+
+    @property
+    def stays_open(self) -> bool:
+        """Whether recipients enter after the launch, until the campaign is closed."""
+        return self.kind is not EntryKind.LAUNCH
+
+
+def is_open(campaign: Campaign) -> bool:
+    """Return whether recipients may still enter a campaign that was launched."""
+    return CampaignEntry.of(campaign).stays_open and campaign.entry_closed_at is None

@@ -1,0 +1,162 @@
+"""Enrols recipients in a running journey as they join its audience, do something, or their date comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from postroad.campaign.entry import CampaignEntry, EntryKind
+from postroad.campaign.journey_facts import DatabaseFacts
+from postroad.campaign.journey_pass import Entrant, PassContext, enrol
+from postroad.store.campaign import Campaign, find_campaign, set_entry_cursor
+from postroad.store.engine import read, write
+from postroad.store.enrolments.pending import PAGE
+from postroad.store.entrants import (
+    LATE_IDS,
+    Candidate,
+    Joined,
+    events_of_members,
+    joined_members,
+    settled_until,
+)
+from postroad.store.planning import members_after
+
+SCAN_PAGES = 40
+"""Pages of the audience that a pass reads for an entry on a date."""
+
+SCAN_EVERY = timedelta(hours=1)
+"""A scan for dates begins at most so often. A pass after that continues it."""
+
+_LAST_ID = 2**62
+
+
+class EntryCursor(msgspec.Struct, frozen=True):
+    """How far the entry of a campaign was read.
+
+    ``at``: time of joining of the last member, or the time up to which dates were looked at. ``id``: the last event, or
+    the last recipient. ``floor``: the last event at the launch. ``since``: an unfinished scan looks at dates after it.
+    """
+
+    at: datetime
+    id: int = 0
+    floor: int = 0
+    since: datetime | None = None
+
+
+def first_cursor(now: datetime, last_event: int) -> dict[str, Any]:
+    """Return the cursor of a campaign that is being launched: nothing before counts."""
+    return _to_row(EntryCursor(at=now, id=last_event, floor=last_event))
+
+
+def _to_row(cursor: EntryCursor) -> dict[str, Any]:
+    row: dict[str, Any] = msgspec.to_builtins(cursor)
+    return row
+
+
+def enrol_entrants(context: PassContext) -> int:
+    """Enrol the recipients who entered since the last pass. Idempotent, and bounded by what is new.
+
+    Returns:
+        The number of planned touches.
+    """
+    with read(context.engine) as connection:
+        campaign = find_campaign(connection, context.name)
+    entry = CampaignEntry.of(campaign)
+    if not entry.stays_open or campaign.entry_closed_at is not None or campaign.launched_at is None:
+        return 0
+    cursor = msgspec.convert(campaign.entry_cursor, EntryCursor)
+    match entry.kind:
+        case EntryKind.JOINED:
+            return _enrol_joined(context, campaign, cursor)
+        case EntryKind.EVENT:
+            return _enrol_by_event(context, campaign, entry, cursor)
+        case EntryKind.DATE:
+            return _enrol_by_date(context, campaign, entry, cursor)
+        case EntryKind.LAUNCH:
+            return 0
+
+
+def _enrol_joined(context: PassContext, campaign: Campaign, cursor: EntryCursor) -> int:
+    """Enrol who joined. What may have been committed late is read again, from the time that is settled."""
+    with read(context.engine) as connection:
+        settled = settled_until(connection, campaign.audience_id, context.now)
+    launched_at = campaign.launched_at
+    assert launched_at is not None  # noqa: S101  (checked by the caller)
+    begin = min(Joined(cursor.at, cursor.id), Joined(settled, 0))
+    place = max(begin, Joined(launched_at, _LAST_ID))
+    planned = 0
+    while True:
+        with read(context.engine) as connection:
+            page = joined_members(connection, context.journey.campaign_id, campaign.audience_id, place, PAGE)
+        if not page:
+            break
+        planned += _enrol_candidates(context, page)
+        place = Joined(page[-1].at, page[-1].key)
+    if place > Joined(cursor.at, cursor.id):
+        _keep(context, EntryCursor(at=place.at, id=place.recipient_id))
+    return planned
+
+
+def _enrol_by_event(context: PassContext, campaign: Campaign, entry: CampaignEntry, cursor: EntryCursor) -> int:
+    """Enrol members by their events. Events whose ids may have been committed late are read again."""
+    after = max(cursor.id - LATE_IDS, cursor.floor)
+    planned, last = 0, cursor.id
+    while True:
+        with read(context.engine) as connection:
+            page = events_of_members(
+                connection, context.journey.campaign_id, campaign.audience_id, entry.event, after, PAGE
+            )
+            fresh = {one.member.recipient_id for one in page.members if not one.enrolled}
+            facts = DatabaseFacts(connection, context.journey.scope(context.now))
+            matching = facts.matching(entry.condition, fresh) if entry.condition is not None else fresh
+        if page.last is None:
+            break
+        planned += _enrol_candidates(context, [one for one in page.members if one.member.recipient_id in matching])
+        after = last = page.last
+    if last > cursor.id:
+        _keep(context, msgspec.structs.replace(cursor, id=last))
+    return planned
+
+
+def _enrol_by_date(context: PassContext, campaign: Campaign, entry: CampaignEntry, cursor: EntryCursor) -> int:
+    """Enrol members whose date came since the scan before. A pass reads some pages, and the next one continues."""
+    if cursor.since is None:
+        if context.now - cursor.at < SCAN_EVERY:
+            return 0
+        cursor = EntryCursor(at=context.now, since=cursor.at)
+    since, until, after = cursor.since, cursor.at, cursor.id
+    assert since is not None and entry.date is not None  # noqa: S101, PT018  (set for a scan of dates)
+    planned = 0
+    for _ in range(SCAN_PAGES):
+        with read(context.engine) as connection:
+            members = members_after(connection, campaign.audience_id, after, PAGE)
+            facts = DatabaseFacts(connection, context.journey.scope(context.now))
+            dates = facts.dates(entry.date, [member.recipient_id for member in members])
+        entrants = [
+            Entrant(member, dates[member.recipient_id])
+            for member in members
+            if member.recipient_id in dates and since < dates[member.recipient_id] <= until
+        ]
+        planned += enrol(context, entrants) if entrants else 0
+        after = members[-1].recipient_id if len(members) == PAGE else 0
+        if after == 0:
+            break
+    _keep(context, EntryCursor(at=until, id=after, since=since if after else None))
+    return planned
+
+
+def _enrol_candidates(context: PassContext, candidates: Sequence[Candidate]) -> int:
+    entrants = {
+        one.member.recipient_id: Entrant(one.member, one.at)
+        for one in reversed(candidates)  # The first event of a recipient counts.
+        if not one.enrolled
+    }
+    return enrol(context, list(entrants.values())) if entrants else 0
+
+
+def _keep(context: PassContext, cursor: EntryCursor) -> None:
+    with write(context.engine) as connection:
+        set_entry_cursor(connection, context.journey.campaign_id, _to_row(cursor))
