@@ -58,7 +58,8 @@ async def import_rows(import_id: int, cursor: int, rows: int) -> ImportProgress:
     async with open_context() as context:
         progress = await asyncio.to_thread(import_progress, context.engine, import_id)
         rules = await asyncio.to_thread(import_rules, context.engine, context.settings, Path(progress.path))
-        return await asyncio.to_thread(import_slice, context.engine, import_id, context.clock.now(), rows, rules)
+        types = context.settings.field_types(progress.audience)
+        return await asyncio.to_thread(import_slice, context.engine, import_id, context.clock.now(), rows, rules, types)
 
 
 @retried("list refused rows")

@@ -60,6 +60,11 @@ CALLS: dict[str, Call] = {
     "audience refusals": Call(
         (bad("audience.name"),), ("audience.name", "refusal.field", "refusal.value", "refusal.reason")
     ),
+    "segment count": Call(("--audience", "people", "--where", "first_name is null")),
+    "segment show": Call(("--audience", bad("audience.name"))),
+    "segment explain": Call(
+        ("bob@example.org", "--audience", "people", "--where", "first_name is not null"), ("first_name",)
+    ),
     "event list": Call(("bob@example.org",), ("recipient_event.name", "recipient_event.key")),
     "suppression list": Call((), ("suppression.address", "suppression.source")),
     "suppression export": Call(("suppressed.csv",)),

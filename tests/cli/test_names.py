@@ -41,6 +41,13 @@ TYPOS = {
     ("campaign cancel", "name"): ["campaign", "cancel", "sprong", "--yes"],
     ("audience abandon", "name"): ["audience", "abandon", "poeple"],
     ("audience refusals", "name"): ["audience", "refusals", "poeple"],
+    ("segment count", "audience"): ["segment", "count", "--audience", "poeple"],
+    ("segment count", "campaign"): ["segment", "count", "--campaign", "sprong"],
+    ("segment show", "audience"): ["segment", "show", "--audience", "poeple"],
+    ("segment show", "campaign"): ["segment", "show", "--campaign", "sprong"],
+    ("segment explain", "address"): ["segment", "explain", "rob@example.org", "--campaign", "spring"],
+    ("segment explain", "audience"): ["segment", "explain", "bob@example.org", "--audience", "poeple"],
+    ("segment explain", "campaign"): ["segment", "explain", "bob@example.org", "--campaign", "sprong"],
     ("event record", "address"): ["event", "record", "rob@example.org", "paid"],
     ("event list", "address"): ["event", "list", "rob@example.org"],
     ("suppression add", "audience"): ["suppression", "add", "x@example.org", "--audience", "poeple"],
@@ -122,6 +129,7 @@ NO_NAMES = {
     *("rate", "drain", "metrics_host", "smtp", "lmtp", "host", "speed", "start", "within", "since", "to", "until"),
     *("for_", "reply", "reason", "by", "why", "deadline", "sender_ip", "helo", "resolver", "seed"),
     *("at", "field", "key"),
+    "where",
     *("persona", "algorithm"),  # One of a few words: any other word ends with 2, and a list of them.
 }
 """Parameters that are values."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from postroad import errors
 from postroad.settings import (
     DEFAULT_QUEUES,
+    AudienceSettings,
     BounceSettings,
     CalendarSettings,
     CanarySettings,
@@ -52,6 +53,7 @@ PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 
 def _settings() -> Iterator[str]:
     sections: dict[str, type[BaseModel]] = {
+        "audiences": AudienceSettings,
         "senders": SenderSettings,
         "routes": RouteSettings,
         "queues": QueueSettings,

@@ -16,6 +16,7 @@ from postroad.campaign.audience import import_file
 from postroad.campaign.definition import read_campaign
 from postroad.campaign.file_trial import try_file
 from postroad.campaign.plan import advance, launch
+from postroad.campaign.segment import Segment
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import PostroadError, StateError
 from postroad.forecast.forecast import ForecastRequest, forecast_campaign
@@ -148,7 +149,8 @@ async def test_a_draft_is_forecast_as_if_it_was_launched_now(context: AppContext
 async def test_what_comes_with_the_file_of_a_launch_is_counted(context: AppContext) -> None:
     campaign(context, readers(60))
     file = rows(context.settings.base_dir, [*readers(60), *readers(60, "gmail.com")])
-    coming = try_file(context.engine, 1, file, (), budget_s=0.0)
+    everyone = Segment(audience_id=1, condition=None, now=context.clock.now())
+    coming = try_file(context.engine, everyone, file, (), budget_s=0.0)
     found = await forecast(context, coming=coming)
     assert found.recipients == 120
     assert {hour.provider for hour in found.hours} == {"google", "other"}

@@ -53,6 +53,7 @@ async def preflight(
         context.signer,
         name,
         file=file,
+        now=context.clock.now(),
         progress=lambda done, total: report("checking", done, total),
     )
     settings = context.settings.preflight

@@ -17,7 +17,9 @@ from postroad.campaign.correction import Correction, prepare_correction
 from postroad.campaign.definition import CampaignDefinition, CampaignFile, read_campaign
 from postroad.campaign.file_access import read_named
 from postroad.campaign.holidays import HolidayCalendar
+from postroad.campaign.segment_fields import known_fields, parse_segment
 from postroad.errors import ConfigError, StateError, unknown_name
+from postroad.segment.tree import to_json
 from postroad.settings import Settings
 from postroad.settings.frequency import IGNORE
 from postroad.store.campaign import Campaign, CampaignState, Sender, Step, save_files
@@ -42,10 +44,12 @@ def apply(
 
     Raises:
         StateError: The campaign is launched, and its content would change.
-        ConfigError: A sender is not in postroad.toml, or the audience's file cannot be read.
+        ConfigError: A sender is not in postroad.toml, the audience's file cannot be read, or the condition on the
+            audience is not valid.
     """
     definition = file.definition
     correction = _prepare_correction(engine, file, now)
+    segment = _segment_row(engine, settings, file)  # Parsing takes longer than a transaction that writes should.
     with write(engine) as connection:
         session = Session(connection, expire_on_commit=False)
         if connection.dialect.name == "postgresql":  # Serialize applies. Readers of the table do not wait.
@@ -63,20 +67,17 @@ def apply(
         _require_open_day(settings, file, now)
         if file.audience_file is not None:  # Checked for drafts only: after the launch the file may be deleted.
             read_named(file.audience_file, None, 0, where=f"{file.path}, audience.file")
+        zone = definition.time_zone or settings.time_zone
+        audience_id = open_audience(connection, definition.audience_name, now)
         if campaign is None:
-            campaign = Campaign(
-                name=definition.name,
-                audience_id=open_audience(connection, definition.audience_name, now),
-                sender_id=sender_id,
-                time_zone=definition.time_zone or settings.time_zone,
-                warmup=warmup,
-                created_at=now,
-            )
-        campaign.audience_id = open_audience(connection, definition.audience_name, now)
+            of_all = {"name": definition.name, "warmup": warmup, "created_at": now}
+            campaign = Campaign(**of_all, audience_id=audience_id, sender_id=sender_id, time_zone=zone)
+        campaign.audience_id = audience_id
         _set_correction(campaign, correction)
         campaign.sender_id, campaign.overflow = sender_id, overflow
         campaign.audience_file = str(file.audience_file) if file.audience_file else None
-        campaign.job_class, campaign.time_zone = definition.job_class, definition.time_zone or settings.time_zone
+        campaign.segment = segment
+        campaign.job_class, campaign.time_zone = definition.job_class, zone
         campaign.sending_window = definition.window_row
         _set_policy(campaign, definition)
         _replace_steps(session, campaign, file)
@@ -190,6 +191,25 @@ def _overflow_row(session: Session, settings: Settings, definition: CampaignDefi
     return {"senders": senders, "within_ms": definition.overflow.within}
 
 
+def _segment_row(engine: sa.Engine, settings: Settings, file: CampaignFile) -> dict[str, Any] | None:
+    """Return the condition on the audience as the campaign table stores it. Raises ConfigError with its place.
+
+    That of a launched campaign cannot change, and is not read: the audience's file may be gone.
+    """
+    audience = file.definition.audience
+    if audience is None or audience.where is None or file.where_place is None:
+        return None
+    with read(engine) as connection:
+        statement = sa.select(col(Campaign.state), col(Campaign.freezing_at)).where(
+            col(Campaign.name) == file.definition.name
+        )
+        known = connection.execute(statement).one_or_none()
+        if known is not None and (known.state is not CampaignState.DRAFT or known.freezing_at is not None):
+            return None
+        fields = known_fields(connection, audience.name, settings.field_types(audience.name), file.audience_file)
+        return to_json(parse_segment(connection, audience.where, file.where_place, audience.name, fields))
+
+
 def _reject_changes(
     session: Session, campaign: Campaign, file: CampaignFile, sender_id: int, overflow: dict[str, Any] | None
 ) -> None:
@@ -199,6 +219,7 @@ def _reject_changes(
         "steps": [(step.name, step.kind, step.settings) for step in steps],
         "sender": campaign.sender_id,
         "audience": audience,
+        "audience.where": campaign.segment["text"] if campaign.segment is not None else None,
         "window": campaign.sending_window,
         "overflow": campaign.overflow,
         **{name: (campaign.journey or {}).get(name) for name in ("entry", "exit", "goal")},
@@ -207,6 +228,7 @@ def _reject_changes(
         "steps": [(step.name, step.kind, step.settings) for step in file.steps],
         "sender": sender_id,
         "audience": file.definition.audience_name,
+        "audience.where": file.definition.audience.where if file.definition.audience is not None else None,
         "window": file.definition.window_row,
         "overflow": overflow,
         **{name: (file.journey or {}).get(name) for name in ("entry", "exit", "goal")},

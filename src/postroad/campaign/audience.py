@@ -8,7 +8,7 @@ Every row ends as exactly one of imported, duplicate and refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
@@ -20,9 +20,10 @@ from sqlmodel import Session, col, select
 from postroad.campaign.csv_check import CsvSummary, check_csv, require_unchanged
 from postroad.campaign.csv_file import FilePosition, open_csv
 from postroad.campaign.file_access import FileRules
-from postroad.campaign.intake import ValidatedRows, validate_rows
+from postroad.campaign.intake import NO_TYPES, ValidatedRows, validate_rows
 from postroad.campaign.steps import NAME_PATTERN
 from postroad.errors import DataError, StateError, UsageError
+from postroad.field_types import FieldType
 from postroad.store.engine import read, write
 from postroad.store.recipient import (
     Audience,
@@ -166,7 +167,12 @@ def import_progress(engine: sa.Engine, import_id: int) -> ImportProgress:
 
 
 def import_slice(
-    engine: sa.Engine, import_id: int, now: datetime, rows: int = SLICE_ROWS, rules: FileRules | None = None
+    engine: sa.Engine,
+    import_id: int,
+    now: datetime,
+    rows: int = SLICE_ROWS,
+    rules: FileRules | None = None,
+    types: Mapping[str, FieldType] = NO_TYPES,
 ) -> ImportProgress:
     """Import the next rows of a file in transactions of `STEP_ROWS` rows, and advance its cursor.
 
@@ -176,6 +182,7 @@ def import_slice(
         now: The time.
         rows: Number of rows to import.
         rules: Folders that the file may be in. None: any, because the operator named the file.
+        types: Declared types of merge fields. Rows with other values are refused.
 
     Returns:
         The progress of the import.
@@ -185,14 +192,19 @@ def import_slice(
     """
     left = rows
     while True:
-        progress, imported = _import_step(engine, import_id, now, min(left, STEP_ROWS), rules)
+        progress, imported = _import_step(engine, import_id, now, min(left, STEP_ROWS), rules, types)
         left -= imported
         if progress.finished or left <= 0:
             return progress
 
 
 def _import_step(
-    engine: sa.Engine, import_id: int, now: datetime, rows: int, rules: FileRules | None
+    engine: sa.Engine,
+    import_id: int,
+    now: datetime,
+    rows: int,
+    rules: FileRules | None,
+    types: Mapping[str, FieldType],
 ) -> tuple[ImportProgress, int]:
     """Import up to ``rows`` rows in one transaction. Return the progress and the number of rows of this step.
 
@@ -212,7 +224,7 @@ def _import_step(
     require_unchanged(path, state.sha256, state.started_at)
     start = FilePosition(state.cursor, state.line) if state.cursor else None
     with open_csv(path, start=start, rules=rules) as file:
-        validated = validate_rows(file.columns, islice(file, rows))
+        validated = validate_rows(file.columns, islice(file, rows), types)
         position = file.position
     done = state.rows_done + validated.rows
     if not validated.rows and done != state.rows_total:
@@ -262,6 +274,7 @@ def import_file(
     path: Path,
     now: datetime,
     *,
+    types: Mapping[str, FieldType] = NO_TYPES,
     checked: Callable[[int], None] | None = None,
     report: Callable[[ImportProgress], None] | None = None,
 ) -> ImportProgress:
@@ -272,6 +285,7 @@ def import_file(
         audience: Name of the audience; it is created if it does not exist.
         path: The CSV.
         now: The time.
+        types: Declared types of merge fields. Rows with other values are refused.
         checked: Called with the number of bytes read while the file is checked.
         report: Called with the progress after each slice.
 
@@ -280,7 +294,7 @@ def import_file(
     """
     progress = open_import(engine, audience, path, now, checked)
     while not progress.finished:
-        progress = import_slice(engine, progress.import_id, now)
+        progress = import_slice(engine, progress.import_id, now, types=types)
         if report is not None:
             report(progress)
     return progress

@@ -29,7 +29,7 @@ from postroad.campaign.steps import (
     time_of_day,
     walk_steps,
 )
-from postroad.campaign.yaml_file import line_of, load_yaml
+from postroad.campaign.yaml_file import TextPlace, line_of, load_yaml, text_place
 from postroad.errors import ConfigError
 from postroad.field_faults import combined_error, field_faults
 from postroad.settings import DurationMs, Settings, ZoneName
@@ -41,6 +41,7 @@ class AudienceDefinition(Strict):
 
     name: str = Field(pattern=NAME_PATTERN)
     file: Path | None = None
+    where: str | None = Field(default=None, min_length=1, description="condition on its recipients; unset: all")
 
 
 class WindowDefinition(Strict):
@@ -167,6 +168,8 @@ class CampaignFile:
     steps: tuple[StepContent, ...]
     journey: dict[str, Any] | None = None
     """Entry, exit and goal of a journey, as the campaign table stores them."""
+    where_place: TextPlace | None = None
+    """Where the condition on the audience is written."""
 
     @property
     def audience_file(self) -> Path | None:
@@ -193,7 +196,8 @@ def read_campaign(path: Path, settings: Settings | None = None, *, folders: tupl
         rules = FileRules.of(settings, *allowed)
     else:
         rules = FileRules(folders=tuple(folder.resolve() for folder in allowed))
-    node, values = load_yaml(path, read_text(path, None, where=str(path)))
+    content = read_text(path, None, where=str(path))
+    node, values = load_yaml(path, content)
     if not isinstance(values, dict) or node is None:
         raise ConfigError("the file must be a mapping with name, sender, audience and steps", where=f"{path}, line 1")
     definition = _validate(path, node, values)
@@ -205,12 +209,14 @@ def read_campaign(path: Path, settings: Settings | None = None, *, folders: tupl
         line = line_of(node, ["audience", "file"])
         _require_allowed(path.parent / audience_file, rules, where=f"{path}, line {line}")
     emails = frozenset(step.email for _, step in walk_steps(definition.steps) if isinstance(step, EmailStep))
-    source = StepSource(path=path, node=node, rules=rules, conditions=ConditionReader(AnyField(), emails))
+    fields = AnyField(settings.field_types(definition.audience_name) if settings is not None else {})
+    source = StepSource(path=path, node=node, rules=rules, conditions=ConditionReader(fields, emails))
     return CampaignFile(
         path=path,
         definition=definition,
         steps=step_rows(source, definition.steps, journey=definition.is_journey),
         journey=_journey(source, definition) if definition.is_journey else None,
+        where_place=text_place(path, content, node, "audience", "where"),
     )
 
 

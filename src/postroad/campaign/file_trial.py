@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from postroad.campaign.csv_file import open_csv
-from postroad.campaign.intake import decode_json, validate_rows
+from postroad.campaign.intake import NO_TYPES, decode_json, validate_rows
+from postroad.campaign.segment import Segment
 from postroad.campaign.trial import StepTrial
+from postroad.field_types import FieldType
+from postroad.segment.holds import holds, missing_fields
+from postroad.segment.load import load_person
+from postroad.segment.person import Person
 from postroad.store.engine import read
-from postroad.store.recipient import NewRecipient
+from postroad.store.mail_domain import known_providers
+from postroad.store.recipient import NewRecipient, audience_name
 
 _ROWS: Final = 1_000
 
@@ -27,6 +34,8 @@ class FileTrial:
 
     ``destinations``: new members who would get mail, by domain and time zone. ``suppressed``: new members who would not
     get mail.
+    For a segment both count its recipients in the file, new members or not, because the file may change them.
+    ``missing``: recipients without a value, by field of the condition.
     ``known``: hashes of all addresses in the file. ``tried``: recipients whose renderings were tried.
     """
 
@@ -36,6 +45,7 @@ class FileTrial:
     tried: int = 0
     destinations: Counter[tuple[str, str | None]] = field(default_factory=Counter)
     known: set[int] = field(default_factory=set)
+    missing: Counter[str] = field(default_factory=Counter)
 
     @property
     def zones(self) -> Counter[str | None]:
@@ -52,10 +62,11 @@ class FileTrial:
 
 def try_file(
     engine: sa.Engine,
-    audience_id: int,
+    segment: Segment,
     path: Path,
     trials: Sequence[StepTrial],
     *,
+    types: Mapping[str, FieldType] = NO_TYPES,
     budget_s: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> FileTrial:
@@ -66,9 +77,10 @@ def try_file(
 
     Args:
         engine: The database.
-        audience_id: The audience.
+        segment: The segment of the audience that the launch freezes.
         path: The CSV.
         trials: One for each step.
+        types: Declared types of merge fields. Rows with other values are refused.
         budget_s: Processor time after which recipients are only counted, in seconds.
         progress: Called with the number of bytes that were read, and with the size of the file.
 
@@ -81,14 +93,13 @@ def try_file(
     result, begun = FileTrial(), time.thread_time()
     with open_csv(path) as file:
         size, rows = path.stat().st_size, iter(file)
-        while (validated := validate_rows(file.columns, islice(rows, _ROWS))).rows:
+        while (validated := validate_rows(file.columns, islice(rows, _ROWS), types)).rows:
             result.rows += validated.rows
             result.refused += len(validated.refused)
             new = [recipient for recipient in validated.taken if hash(recipient[0]) not in result.known]
             result.known.update(hash(recipient[0]) for recipient in new)
             in_time = time.thread_time() - begun <= budget_s
-            _try_recipients(engine, audience_id, new, trials if in_time else (), result)
-            result.tried += len(new) if in_time else 0
+            result.tried += _try_recipients(engine, segment, new, trials if in_time else (), result)
             if progress is not None:
                 progress(min(file.position.cursor, size), size)
     return result
@@ -96,42 +107,73 @@ def try_file(
 
 def _try_recipients(
     engine: sa.Engine,
-    audience_id: int,
+    segment: Segment,
     recipients: Sequence[NewRecipient],
     trials: Sequence[StepTrial],
     result: FileTrial,
-) -> None:
+) -> int:
+    """Try recipients, and count those who would be added. Return how many of them belong to the segment."""
     addresses = [address for address, *_ in recipients]
     with read(engine) as connection:
         stored = {
             row.address: row
-            for row in connection.execute(_STORED, {"audience_id": audience_id, "addresses": addresses})
+            for row in connection.execute(_STORED, {"audience_id": segment.audience_id, "addresses": addresses})
         }
         keys = [*addresses, *{f"@{domain}" for _, domain, *_ in recipients}]
-        suppressed = set(connection.execute(_SUPPRESSED, {"audience_id": audience_id, "keys": keys}).scalars())
+        suppressed = set(connection.execute(_SUPPRESSED, {"audience_id": segment.audience_id, "keys": keys}).scalars())
+        people = _people(connection, segment, recipients, stored)
+    tried = 0
     for address, domain, file_zone, encoded in recipients:
         attributes, zone, known = decode_json(encoded), file_zone, stored.get(address)
         if known is not None:
             attributes = known.attributes | attributes
             zone = zone or known.time_zone
+        if segment.condition is not None:
+            person = replace(people[address], fields=attributes, time_zone=zone)
+            for name in missing_fields(segment.condition, person):
+                result.missing[name] += 1
+            if not holds(segment.condition, person):
+                continue
+        tried += 1
         for trial in trials:
             trial.try_recipient(address, attributes)
-        if known is not None and known.member:
+        if known is not None and known.member and segment.condition is None:
             continue
         if address in suppressed or f"@{domain}" in suppressed:
             result.suppressed += 1
         else:
             result.destinations[domain, zone] += 1
+    return tried
+
+
+def _people(
+    connection: sa.Connection, segment: Segment, recipients: Sequence[NewRecipient], stored: Mapping[str, sa.Row[Any]]
+) -> dict[str, Person]:
+    """Return the recipients as the condition sees them after the import, but for their merge fields."""
+    if segment.condition is None:
+        return {}
+    name = audience_name(connection, segment.audience_id)
+    providers = known_providers(connection, {domain for _, domain, *_ in recipients})
+    people: dict[str, Person] = {}
+    for address, domain, *_ in recipients:
+        provider = providers[domain][0] if domain in providers else None
+        person = Person(now=segment.now, address=address, provider=provider)
+        if segment.condition.functions and address in stored:
+            person = load_person(connection, stored[address].id, segment.now, audience_id=segment.audience_id)
+        memberships = {name: segment.now, **person.memberships}
+        people[address] = replace(person, memberships=memberships, audience=name)
+    return people
 
 
 _STORED = (
     sa.text(
-        "SELECT address, time_zone, attributes, EXISTS (SELECT 1 FROM audience_member "
+        "SELECT id, address, time_zone, attributes, EXISTS (SELECT 1 FROM audience_member "
         "WHERE audience_id = :audience_id AND recipient_id = recipient.id) AS member "
         "FROM recipient WHERE address IN :addresses"
     )
     .bindparams(sa.bindparam("addresses", type_=sa.Text(), expanding=True))
     .columns(
+        sa.column("id", sa.BigInteger()),
         sa.column("address", sa.Text()),
         sa.column("time_zone", sa.Text()),
         sa.column("attributes", sa.JSON()),

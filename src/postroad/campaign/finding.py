@@ -23,6 +23,8 @@ class PreflightCode(Enum):
 
     AUDIENCE_EMPTY = "audience.empty", Level.FAIL, "There is no recipient."
     AUDIENCE_INTERRUPTED = "audience.interrupted", Level.FAIL, "Recipients of an unfinished import would be missing."
+    SEGMENT_EMPTY = "segment.empty", Level.FAIL, "No member of the audience meets the condition."
+    SEGMENT_MISSING = "segment.missing", Level.WARN, "Comparisons with a missing value are false."
     FILE_UNREADABLE = "file.unreadable", Level.FAIL, "The launch imports the file first, and would stop."
     FILE_NO_ROW = "file.no-row", Level.FAIL, "After the import there would still be no recipient."
     FILE_REFUSED = "file.refused", Level.WARN, "These rows get no mail."

@@ -11,6 +11,7 @@ import msgspec
 from postroad.campaign.entry import CampaignEntry, EntryKind
 from postroad.campaign.journey_facts import DatabaseFacts
 from postroad.campaign.journey_pass import Entrant, PassContext, enrol
+from postroad.campaign.segment import Segment
 from postroad.store.campaign import Campaign, find_campaign, set_entry_cursor
 from postroad.store.engine import read, write
 from postroad.store.enrolments.pending import PAGE
@@ -140,7 +141,7 @@ def _enrol_by_date(context: PassContext, campaign: Campaign, entry: CampaignEntr
             for member in members
             if member.recipient_id in dates and since < dates[member.recipient_id] <= until
         ]
-        planned += enrol(context, entrants) if entrants else 0
+        planned += _enter(context, entrants)
         after = members[-1].recipient_id if len(members) == PAGE else 0
         if after == 0:
             break
@@ -154,7 +155,18 @@ def _enrol_candidates(context: PassContext, candidates: Sequence[Candidate]) -> 
         for one in reversed(candidates)  # The first event of a recipient counts.
         if not one.enrolled
     }
-    return enrol(context, list(entrants.values())) if entrants else 0
+    return _enter(context, list(entrants.values()))
+
+
+def _enter(context: PassContext, entrants: Sequence[Entrant]) -> int:
+    """Enrol those recipients who belong to the segment now. Returns the number of planned touches."""
+    if not entrants:
+        return 0
+    with read(context.engine) as connection:
+        segment = Segment.of(find_campaign(connection, context.name), context.now)
+        met = segment.meeting(connection, [one.member.recipient_id for one in entrants])
+    entering = [one for one in entrants if one.member.recipient_id in met]
+    return enrol(context, entering) if entering else 0
 
 
 def _keep(context: PassContext, cursor: EntryCursor) -> None:

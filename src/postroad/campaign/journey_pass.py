@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from postroad.campaign.holidays import HolidayCalendar
 from postroad.campaign.journey import Arrivals, Journey, Traveller
 from postroad.campaign.journey_facts import DatabaseFacts
+from postroad.campaign.segment import Segment
 from postroad.store.campaign import Campaign, CampaignState, find_campaign, set_goal_cursor, steps_of
 from postroad.store.ending import HashOf
 from postroad.store.engine import read, write
@@ -75,7 +76,7 @@ def open_pass(
 def freeze_journey(
     engine: sa.Engine, campaign: Campaign, hash_of: HashOf | None, calendar: HolidayCalendar | None
 ) -> None:
-    """Enrol every member of the audience of a campaign that is being launched. The next call continues.
+    """Enrol every member of the segment of a campaign that is being launched. The next call continues.
 
     The launch was begun; it is finished afterwards.
     """
@@ -83,14 +84,18 @@ def freeze_journey(
     assert entered_at is not None  # noqa: S101  (set when the launch began)
     context = open_pass(engine, campaign.name, entered_at, hash_of, calendar)
     context = replace(context, states=(CampaignState.DRAFT,))
+    segment, considered = Segment.of(campaign, entered_at), 0
     while True:
         with read(engine) as connection:
-            last = last_enrolled(connection, context.journey.campaign_id)
+            last = max(last_enrolled(connection, context.journey.campaign_id), considered)
             members = members_after(connection, campaign.audience_id, last)
+            met = segment.meeting(connection, [member.recipient_id for member in members])
             launching = find_campaign(connection, campaign.name).state is CampaignState.DRAFT
         if not members or not launching:
             return
-        enrol(context, [Entrant(member, entered_at) for member in members])
+        considered = members[-1].recipient_id
+        if entering := [Entrant(member, entered_at) for member in members if member.recipient_id in met]:
+            enrol(context, entering)
 
 
 class Entrant(NamedTuple):

@@ -23,6 +23,7 @@ from postroad.campaign.file_trial import FileTrial
 from postroad.campaign.holidays import HolidayCalendar
 from postroad.campaign.journey_entry import enrol_entrants, first_cursor
 from postroad.campaign.journey_pass import advance_enrolments, freeze_journey, notice_goals, open_pass
+from postroad.campaign.segment import Segment, count_audience, require_matching
 from postroad.campaign.sequence import EmailPlan, email_sequence, first_email
 from postroad.errors import StateError
 from postroad.store.campaign import Campaign, CampaignState, clear_launch_error, find_campaign, steps_of
@@ -33,7 +34,6 @@ from postroad.store.enrolment import enrolments_by_step
 from postroad.store.entrants import last_event
 from postroad.store.ledger import TouchState
 from postroad.store.planning import awaiting_follow_up, unfrozen_members
-from postroad.store.suppression import suppressed_sql
 from postroad.store.touch_count import counts_by_step
 from postroad.store.touches.planning import NewTouch, PlannedStep, mark_followed_up, plan_touches
 
@@ -77,6 +77,7 @@ def launch(
     Raises:
         StateError: The campaign was cancelled, its audience is empty, or the run was stopped.
     """
+    require_matching(engine, name, now)
     campaign, already = _begin_launch(engine, name, now, run_id)
     if not already:
         if campaign.journey is not None:
@@ -85,8 +86,9 @@ def launch(
         else:
             with read(engine) as connection:
                 emails = _emails(connection, campaign, calendar)
-            while _freeze_step(engine, campaign, emails, hash_of):
-                pass
+            last: int | None = 0
+            while last is not None:
+                last = _freeze_step(engine, campaign, emails, hash_of, last)
         already = not _finish_launch(engine, name, run_id)
     if campaign.launch_error is not None:
         with write(engine) as connection:
@@ -145,15 +147,18 @@ def _require_not_cancelled(campaign: Campaign) -> None:
         raise StateError(f"campaign {campaign.name} was cancelled", remedy="To send it, apply it under another name.")
 
 
-def _freeze_step(engine: sa.Engine, campaign: Campaign, emails: Sequence[EmailPlan], hash_of: HashOf | None) -> bool:
-    """Plan the first email of the next members. Return whether there were any."""
+def _freeze_step(
+    engine: sa.Engine, campaign: Campaign, emails: Sequence[EmailPlan], hash_of: HashOf | None, after: int
+) -> int | None:
+    """Plan the first email of the next members who belong to the segment. Return the last member, None at the end."""
     now = campaign.freezing_at
     assert now is not None  # noqa: S101  (set when the launch began)
     step = PlannedStep(_id(campaign), emails[0].step_id, follow_up=len(emails) > 1)
     with read(engine) as connection:
-        members = unfrozen_members(connection, campaign.audience_id, step)
+        members = unfrozen_members(connection, campaign.audience_id, step, after=after)
+        met = Segment.of(campaign, now).meeting(connection, [member.recipient_id for member in members])
     if not members:
-        return False
+        return None
     due = DueTimes(emails[0], campaign)
     touches = [
         NewTouch(
@@ -162,14 +167,17 @@ def _freeze_step(engine: sa.Engine, campaign: Campaign, emails: Sequence[EmailPl
             hash_of(member.address) if hash_of is not None else None,
         )
         for member in members
+        if member.recipient_id in met
     ]
+    if not touches:
+        return members[-1].recipient_id
     with write(engine) as connection:
         current = find_campaign(connection, campaign.name, for_update=True)
         _require_not_cancelled(current)
         if current.launched_at is not None:
-            return False  # A concurrent launch has finished.
+            return None  # A concurrent launch has finished.
         plan_touches(connection, step, touches, now)
-    return True
+    return members[-1].recipient_id
 
 
 def _finish_launch(engine: sa.Engine, name: str, run_id: str | None) -> bool:
@@ -236,28 +244,22 @@ def forecast(
     Raises:
         StateError: No campaign has that name.
     """
+    coming = coming or FileTrial()
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
         window = Window.from_row(campaign.sending_window, calendar)
         first = first_email(steps_of(connection, _id(campaign)), window)
-        rows = connection.execute(
-            sa.text(
-                f"SELECT recipient.time_zone, count(*) AS n, count(*) FILTER (WHERE {suppressed_sql()}) AS suppressed "
-                "FROM campaign JOIN audience_member ON audience_member.audience_id = campaign.audience_id "
-                "JOIN recipient ON recipient.id = audience_member.recipient_id "
-                "WHERE campaign.id = :id GROUP BY recipient.time_zone ORDER BY recipient.time_zone"
-            ),
-            {"id": campaign.id},
-        ).all()
-    if not CampaignEntry.of(campaign).at_launch:  # Who will enter is not known.
-        rows, coming = [], None
-    coming = coming or FileTrial()
+    known, suppressed = Counter[str | None](), 0
+    if CampaignEntry.of(campaign).at_launch:
+        known, suppressed = count_audience(engine, campaign, now, excluded=coming.known)
+    else:
+        coming = FileTrial()  # Who will enter is not known.
     zones: Counter[str] = Counter()
-    for zone, recipients in (*((row.time_zone, row.n - row.suppressed) for row in rows), *coming.zones.items()):
+    for zone, recipients in (*known.items(), *coming.zones.items()):
         zones[zone or campaign.time_zone] += recipients
     return Forecast(
         recipients=zones.total(),
-        suppressed=sum(row.suppressed for row in rows) + coming.suppressed,
+        suppressed=suppressed + coming.suppressed,
         due=tuple(
             ZoneForecast(time_zone=zone, due_at=_first_due(first, now, zone), recipients=recipients)
             for zone, recipients in sorted(zones.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,8 @@ from postroad.campaign.entry import CampaignEntry
 from postroad.campaign.file_trial import FileTrial, try_file
 from postroad.campaign.finding import Level, PreflightCode, PreflightFinding, campaign_finding
 from postroad.campaign.message import step_message
+from postroad.campaign.segment import Segment
+from postroad.campaign.segment_preflight import count_for_preflight
 from postroad.campaign.sender_preflight import check_dns, check_settings, senders_of
 from postroad.campaign.trial import RenderingFault, StepTrial, TrialResult, try_audience
 from postroad.errors import ConfigError, DataError, PreflightError
@@ -24,11 +27,15 @@ from postroad.mail.token import TokenSigner
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign, Step, StepKind, find_campaign, steps_of
 from postroad.store.engine import read
+from postroad.store.recipient import audience_name
 
 __all__ = ["Level", "PreflightFinding", "PreflightReport", "check"]
 
 RENDERING_S: Final = 600.0
-"""Processor time for renderings, in seconds. A million recipients of an ordinary template take at most a minute."""
+"""Processor time for renderings, in seconds. A million recipients of an ordinary template take at most a minute.
+
+If it does not suffice, the report has a warning.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +70,7 @@ def check(
     name: str,
     *,
     file: Path | None = None,
-    budget_s: float = RENDERING_S,
+    now: datetime | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreflightReport:
     """Check a campaign in the database, and render its steps for its audience.
@@ -74,7 +81,7 @@ def check(
         signer: Signer of the links in renderings.
         name: Name of the campaign.
         file: The CSV that the launch imports first, if it imports one. It is read, but not imported.
-        budget_s: Processor time for renderings, in seconds. If it does not suffice, the report has a warning.
+        now: Time of the launch, for the condition of a segment; None: the machine's time.
         progress: Called with the number of recipients, or bytes of the file, that are done, and with the total.
 
     Returns:
@@ -85,55 +92,55 @@ def check(
     """
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
-        recipients = _count_recipients(connection, campaign)
+        members = _count_recipients(connection, campaign)
+        types = settings.field_types(audience_name(connection, campaign.audience_id))
         step_findings, contents = _check_steps(connection, settings, signer, campaign)
         findings = [
-            *(_check_audience(connection, campaign, recipients) if file is None else ()),
-            *check_settings(connection, settings, campaign),
-            *check_dns(connection, settings, campaign),
+            *(_check_audience(connection, campaign, members) if file is None else ()),
+            *(*check_settings(connection, settings, campaign), *check_dns(connection, settings, campaign)),
             *step_findings,
         ]
     trials = [content.trial for content in contents]
-    coming, rendering_findings = _try_recipients(
-        engine, campaign.audience_id, trials, file, recipients=recipients, budget_s=budget_s, progress=progress
-    )
-    findings += rendering_findings
+    segment, coming = Segment.of(campaign, now or datetime.now(UTC)), FileTrial()
+    if file is not None:
+        try:
+            coming = try_file(engine, segment, file, trials, types=types, budget_s=RENDERING_S, progress=progress)
+            findings += _check_file(file, coming, members)
+        except DataError as error:
+            findings.append(_unreadable(error))
+    counted = count_for_preflight(engine, segment, members, coming, CampaignEntry.of(campaign).stays_open)
+    findings += [*counted.findings, *_try_members(engine, segment, trials, counted.recipients, coming, progress)]
     with HtmlBodyReader() as reader:
         checked = [check_content(content, reader, settings) for content in contents]
     findings += [finding for each in checked for finding in each.findings]
     return PreflightReport(
         campaign=name,
-        recipients=recipients + coming.new,
+        recipients=counted.recipients + coming.new,
         findings=tuple(findings),
         file=coming if file is not None else None,
         contents=tuple(checked),
     )
 
 
-def _try_recipients(
+def _unreadable(error: DataError) -> PreflightFinding:
+    what = f"{error.where}: {error.message}"
+    return campaign_finding(PreflightCode.FILE_UNREADABLE, what, error.remedy or "Correct the file.")
+
+
+def _try_members(
     engine: sa.Engine,
-    audience_id: int,
+    segment: Segment,
     trials: list[StepTrial],
-    file: Path | None,
-    *,
     recipients: int,
-    budget_s: float,
+    coming: FileTrial,
     progress: Callable[[int, int], None] | None,
-) -> tuple[FileTrial, list[PreflightFinding]]:
-    """Try the steps for the recipients of a file that is imported first, and for those of the audience."""
-    coming, findings = FileTrial(), list[PreflightFinding]()
-    if file is not None:
-        try:
-            coming = try_file(engine, audience_id, file, trials, budget_s=budget_s, progress=progress)
-            findings += _check_file(file, coming, recipients)
-        except DataError as error:
-            what = f"{error.where}: {error.message}"
-            findings.append(campaign_finding(PreflightCode.FILE_UNREADABLE, what, error.remedy or "Correct the file."))
+) -> list[PreflightFinding]:
+    """Try the steps for the recipients of the segment, except for those of the file, who were tried."""
     tried = try_audience(
-        engine, audience_id, trials, total=recipients, budget_s=budget_s, progress=progress, excluded=coming.known
+        engine, segment, trials, total=recipients, budget_s=RENDERING_S, progress=progress, excluded=coming.known
     )
     tried = TrialResult(recipients=tried.recipients + coming.tried, total=tried.total + len(coming.known))
-    return coming, [*findings, *_check_renderings(trials, tried)]
+    return list(_check_renderings(trials, tried))
 
 
 def _count_recipients(connection: sa.Connection, campaign: Campaign) -> int:
@@ -171,9 +178,7 @@ def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: i
             "Import that file again to resume the import, or end it: `postroad audience abandon NAME`.",
         )
     if recipients == 0 and not CampaignEntry.of(campaign).stays_open:
-        audience = connection.execute(
-            sa.text("SELECT name FROM audience WHERE id = :id"), {"id": campaign.audience_id}
-        ).scalar_one()
+        audience = audience_name(connection, campaign.audience_id)
         yield campaign_finding(
             PreflightCode.AUDIENCE_EMPTY,
             f"its audience {audience!r} is empty",

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from postroad.campaign.segment import Segment
 from postroad.errors import DataError
 from postroad.mail.message import CompiledMessage
 from postroad.mail.template import RESERVED
@@ -182,7 +183,7 @@ class TrialResult:
 
 def try_audience(
     engine: sa.Engine,
-    audience_id: int,
+    segment: Segment,
     trials: Sequence[StepTrial],
     *,
     total: int,
@@ -190,13 +191,13 @@ def try_audience(
     progress: Callable[[int, int], None] | None = None,
     excluded: Set[int] = frozenset(),
 ) -> TrialResult:
-    """Try all recipients of an audience, in short transactions.
+    """Try all recipients of a segment, in short transactions.
 
     Args:
         engine: The database.
-        audience_id: The audience.
+        segment: The segment.
         trials: One for each step.
-        total: Number of recipients of the audience.
+        total: Number of recipients of the segment.
         budget_s: Processor time after which the trial ends, in seconds.
         progress: Called with the number of recipients that are done, and with ``total``.
         excluded: Hashes of addresses to skip, because a file that is imported first changes those recipients.
@@ -205,7 +206,7 @@ def try_audience(
         The number of recipients that were tried.
     """
     begun, done = time.thread_time(), 0
-    for page in _pages(engine, audience_id):
+    for page in _pages(engine, segment):
         for address, attributes in page:
             if hash(address) in excluded:
                 continue
@@ -219,7 +220,7 @@ def try_audience(
     return TrialResult(recipients=done, total=max(total, done))
 
 
-def _pages(engine: sa.Engine, audience_id: int) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+def _pages(engine: sa.Engine, segment: Segment) -> Iterator[list[tuple[str, dict[str, Any]]]]:
     after = 0
     while True:
         with read(engine) as connection:
@@ -232,8 +233,10 @@ def _pages(engine: sa.Engine, audience_id: int) -> Iterator[list[tuple[str, dict
             ).columns(
                 sa.column("id", sa.Integer()), sa.column("address", sa.Text()), sa.column("attributes", sa.JSON())
             )
-            rows = connection.execute(statement, {"audience_id": audience_id, "after": after, "page": _PAGE}).all()
+            values = {"audience_id": segment.audience_id, "after": after, "page": _PAGE}
+            rows = connection.execute(statement, values).all()
+            met = segment.meeting(connection, [row.id for row in rows])
         if not rows:
             return
         after = rows[-1].id
-        yield [(row.address, row.attributes) for row in rows]
+        yield [(row.address, row.attributes) for row in rows if row.id in met]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,6 +64,50 @@ class _Loader(yaml.SafeLoader):
 
 def _error(event: yaml.Event, problem: str) -> yaml.MarkedYAMLError:
     return yaml.composer.ComposerError(None, None, problem, event.start_mark)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPlace:
+    """Where a text of a YAML file is written, to name the place of a fault in it.
+
+    ``field``: keys of the value, joined by dots. ``source``: the file's content. ``node``: the value.
+    """
+
+    path: Path
+    field: str
+    source: str
+    node: yaml.ScalarNode
+
+    def where(self, column: int) -> str:
+        """Return file, line, column and field of a character. ``column``: its place in the text, from 1."""
+        index = self._index(column - 1)
+        line = self.source.count("\n", 0, index) + 1
+        return f"{self.path}, line {line}, column {index - self.source.rfind(chr(10), 0, index)}, {self.field}"
+
+    def _index(self, offset: int) -> int:
+        """Return the place in the file of a character of the text, which may be quoted, escaped or folded."""
+        index, end = self.node.start_mark.index, self.node.end_mark.index
+        if self.node.style in ("|", ">"):
+            index = self.source.index("\n", index) + 1
+        elif self.node.style is not None:
+            index += 1
+        found = index
+        for character in self.node.value[: offset + 1]:
+            # Blanks are skipped: a line break with its indentation may have become one of them.
+            if not character.isspace() and (place := self.source.find(character, index, end)) >= 0:
+                found, index = place, place + 1
+        return found if offset < len(self.node.value) else min(found + 1, end)
+
+
+def text_place(path: Path, source: str, root: yaml.Node, *keys: str) -> TextPlace | None:
+    """Return where the text with these keys is written; None if there is no such text."""
+    node: yaml.Node | None = root
+    for key in keys:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((value for name, value in pairs if name.value == key), None)
+    if not isinstance(node, yaml.ScalarNode):
+        return None
+    return TextPlace(path=path, field=".".join(keys), source=source, node=node)
 
 
 def load_yaml(path: Path, text: str) -> tuple[yaml.Node | None, Any]:

@@ -35,7 +35,8 @@ def import_(
     The whole file is checked before anything of it is kept. An import that was interrupted continues where it stopped
     when it is run again; one that is finished changes nothing, and says so. If another import changed recipients
     since, the file is imported from its first row, so that its values count. Columns: `address` (or `email`) is
-    required, `time_zone` is optional, every other column becomes a merge field.
+    required, `time_zone` is optional, every other column becomes a merge field. A value that does not fit the type that
+    `[audiences.NAME.fields]` declares for its field refuses the row.
     """
 
     async def work(context: AppContext) -> ImportProgress:
@@ -51,8 +52,16 @@ def import_(
                 bar.update(checking, completed=size)
                 bar.update(importing, total=progress.rows_total, completed=progress.rows_done)
 
-            now = context.clock.now()
-            return await asyncio.to_thread(import_file, context.engine, name, file, now, checked=checked, report=report)
+            return await asyncio.to_thread(
+                import_file,
+                context.engine,
+                name,
+                file,
+                context.clock.now(),
+                types=context.settings.field_types(name),
+                checked=checked,
+                report=report,
+            )
 
     progress = with_context(work)
     if as_json:

@@ -88,20 +88,24 @@ def _try_file(context: AppContext, name: str, *, quiet: bool) -> FileTrial | Non
     """Read the file that a launch would import first, if there is one."""
     from postroad.campaign.audience_file import audience_file
     from postroad.campaign.file_trial import try_file
+    from postroad.campaign.segment import Segment
     from postroad.store.campaign import find_campaign
     from postroad.store.engine import read
+    from postroad.store.recipient import audience_name
 
     file = audience_file(context.engine, name)
     if file is None or not file.to_import:
         return None
     with read(context.engine) as connection:
-        audience_id = find_campaign(connection, name).audience_id
+        campaign = find_campaign(connection, name)
+        audience = audience_name(connection, campaign.audience_id)
     with progress_bars(quiet=quiet) as bars:
         return try_file(
             context.engine,
-            audience_id,
+            Segment.of(campaign, context.clock.now()),
             file.path,
             (),
+            types=context.settings.field_types(audience),
             budget_s=0.0,
             progress=lambda done, total: bars("reading the audience", done, total),
         )

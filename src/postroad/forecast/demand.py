@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from datetime import UTC, datetime
+from itertools import islice
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from postroad.campaign.segment import Segment, count_segment
 from postroad.dns.providers import OTHER_PROVIDERS, provider_table
 from postroad.forecast.following import Following, JourneySequel, NextEmail, waiting_enrolments
 from postroad.forecast.simulate import Arrival, LaneKey
 from postroad.shaping.config import Shaping
 from postroad.store.campaign import Campaign
+from postroad.store.engine import read
 from postroad.store.ledger import SENDER_OF_TOUCH, WAITING
+from postroad.store.mail_domain import known_providers
 from postroad.store.suppression import suppressed_sql
 from postroad.store.touches.transitions import states_sql
 
+_DOMAINS = 1_000
 BUCKET_S = 600
 """Due times of a running campaign are read to this many seconds."""
 
@@ -58,6 +63,28 @@ def members(connection: sa.Connection, campaign: Campaign) -> Iterator[tuple[Rec
         "GROUP BY recipient.domain, mail_domain.provider, mail_domain.site, recipient.time_zone"
     )
     for domain, provider, site, zone, number in connection.execute(statement, {"id": campaign.id}):
+        yield RecipientGroup(domain, provider, site, zone), number
+
+
+def segment_members(
+    engine: sa.Engine, campaign: Campaign, now: datetime, excluded: Set[int]
+) -> Iterator[tuple[RecipientGroup, int]]:
+    """Yield how many recipients of a segment are not suppressed, by destination.
+
+    Args:
+        engine: The database.
+        campaign: A campaign with a condition on its audience.
+        now: The time of the launch.
+        excluded: Hashes of addresses that are not counted, because the launch imports them first.
+    """
+    count = count_segment(engine, Segment.of(campaign, now), excluded=excluded)
+    domains = iter({domain for domain, _ in count.destinations})
+    known: dict[str, tuple[str, str]] = {}
+    with read(engine) as connection:
+        while step := list(islice(domains, _DOMAINS)):
+            known |= known_providers(connection, step)
+    for (domain, zone), number in count.destinations.items():
+        provider, site = known.get(domain, (None, None))
         yield RecipientGroup(domain, provider, site, zone), number
 
 

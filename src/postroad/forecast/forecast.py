@@ -29,6 +29,7 @@ from postroad.forecast.demand import (
     first_arrivals,
     follow_up_arrivals,
     members,
+    segment_members,
     utc,
     waiting_arrivals,
 )
@@ -147,8 +148,10 @@ class _Demand:
         with read(engine) as connection:
             arrivals = self._others(connection, router, now)
             if own.launched_at is None:
+                excluded = coming.known if coming is not None else set[int]()
+                known = segment_members(engine, own, now, excluded) if own.segment else members(connection, own)
                 # Who will enter after the launch is not known.
-                found = [*members(connection, own), *_coming(coming)] if CampaignEntry.of(own).at_launch else []
+                found = [*known, *_coming(coming)] if CampaignEntry.of(own).at_launch else []
                 return arrivals + first_arrivals(found, self.following, sender, router, now)
             arrivals += waiting_arrivals(connection, own, router, now)
             arrivals += follow_up_arrivals(connection, own, self.following, router, sender)

@@ -127,9 +127,10 @@ def _launch(environment: RehearsalEnvironment, file: CampaignFile, rows: Path, p
         file.definition.audience_name,
         rows,
         now,
+        types=context.settings.field_types(file.definition.audience_name),
         report=lambda done: progress("importing", done.rows_done, done.rows_total),
     ).imported
-    check(context.engine, context.settings, context.signer, name).require_ok()
+    check(context.engine, context.settings, context.signer, name, now=now).require_ok()
     environment.store_providers()
     launch(context.engine, name, now, calendar=context.calendar)
     return _Launched(campaign=name, imported=imported, at=now)

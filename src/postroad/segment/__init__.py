@@ -8,6 +8,7 @@
 ``sql``        the tree as SQL for SQLite and PostgreSQL, with every value as a parameter
 ``values``     values of terms as SQL: text, numbers, dates
 ``person``     a recipient with memberships, touches and events, as plain Python
+``load``       loads a person from the database
 ``holds``      the tree read in plain Python
 ``explain``    the clauses of a condition: their text, their truth and the value seen
 ``text``       the tree as text

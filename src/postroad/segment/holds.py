@@ -60,6 +60,11 @@ def holds(condition: RecipientCondition, person: Person) -> bool:
     return clause_holds(condition.root, person)
 
 
+def missing_fields(condition: RecipientCondition, person: Person) -> list[str]:
+    """Return the merge fields of a condition that have no value, or none of their type."""
+    return [name for name, kind in condition.fields.items() if value_of(MergeField(name, kind), person) is None]
+
+
 def date_of(date: RecipientDate, person: Person) -> int | None:
     """Return a date of a recipient in ms since the epoch, or None."""
     value = value_of(date.root, person)

@@ -19,6 +19,8 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from postroad.errors import ConfigError
+from postroad.field_types import FieldType
+from postroad.settings.audience import AudienceSettings
 from postroad.settings.bounce import BounceSettings, InboundSettings, SourceKind, SourceSettings
 from postroad.settings.calendar import CalendarSettings
 from postroad.settings.canary import CanarySettings
@@ -74,6 +76,7 @@ __all__ = [
     "DEFAULT_QUEUES",
     "MAX_DURATION_MS",
     "REPLY_TOKEN",
+    "AudienceSettings",
     "BounceSettings",
     "CalendarSettings",
     "CanarySettings",
@@ -176,6 +179,7 @@ class Settings(BaseSettings):
     frequency: FrequencyCaps = Field(
         default_factory=dict, description="classes of frequency caps: messages to one recipient in a span of time"
     )
+    audiences: dict[Name, AudienceSettings] = Field(default_factory=dict)
     senders: dict[Name, SenderSettings] = Field(default_factory=dict)
     routes: dict[Name, RouteSettings] = Field(default_factory=dict)
     queues: dict[str, QueueSettings] = Field(default_factory=dict)
@@ -303,6 +307,10 @@ class Settings(BaseSettings):
                 remedy=f"Add a section [senders.{name}] with address, postal_address and route.",
             )
         return self.senders[name]
+
+    def field_types(self, audience: str) -> Mapping[str, FieldType]:
+        """Return the declared types of an audience's merge fields."""
+        return self.audiences[audience].fields if audience in self.audiences else {}
 
     @property
     def services(self) -> dict[str, Service]:

@@ -66,6 +66,9 @@ class Campaign(SQLModel, table=True):
     audience_id: int = Field(foreign_key="audience.id", sa_type=BIG_ID)
     sender_id: int = Field(foreign_key="sender.id", sa_type=BIG_ID)
     audience_file: str | None = Field(default=None, sa_type=sa.Text, description="CSV that fills the audience")
+    segment: dict[str, Any] | None = Field(
+        default=None, sa_type=JSON_OBJECT, nullable=True, description="condition on the audience; NULL: all members"
+    )
     job_class: str = Field(default="normal", sa_type=sa.String(16), description="class of its jobs on the queue")
     time_zone: str = Field(sa_type=sa.String(64), description="zone of recipients whose own zone is not known")
     sending_window: dict[str, Any] | None = Field(

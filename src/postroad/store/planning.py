@@ -43,8 +43,13 @@ class AcceptedTouch(NamedTuple):
     due_at: datetime
 
 
-def unfrozen_members(connection: sa.Connection, audience_id: int, step: PlannedStep, limit: int = STEP) -> list[Member]:
-    """Return the next members of an audience without a touch of a campaign's first step, in order of their ids."""
+def unfrozen_members(
+    connection: sa.Connection, audience_id: int, step: PlannedStep, limit: int = STEP, *, after: int = 0
+) -> list[Member]:
+    """Return the next members of an audience after the last touch of a campaign's first step, in order of their ids.
+
+    ``after``: a later recipient who was already considered, and for whom no touch is planned.
+    """
     # Only the unique key has this range and this order. For `step_id = …` PostgreSQL may read the index of recipients
     # instead, and skip the touches of all other campaigns.
     frozen = sa.text(
@@ -53,7 +58,7 @@ def unfrozen_members(connection: sa.Connection, audience_id: int, step: PlannedS
         "ORDER BY campaign_id DESC, step_id DESC, recipient_id DESC LIMIT 1"
     )
     last = connection.execute(frozen, {"campaign_id": step.campaign_id, "step_id": step.step_id}).scalar() or 0
-    return members_after(connection, audience_id, last, limit)
+    return members_after(connection, audience_id, max(last, after), limit)
 
 
 def members_after(connection: sa.Connection, audience_id: int, last: int, limit: int = STEP) -> list[Member]:

@@ -145,6 +145,12 @@ def audience_ids(connection: sa.Connection) -> dict[str, int]:
     return {row.name: row.id for row in connection.execute(sa.text("SELECT name, id FROM audience"))}
 
 
+def audience_name(connection: sa.Connection, audience_id: int) -> str:
+    """Return the name of an audience, which must exist."""
+    statement = sa.text("SELECT name FROM audience WHERE id = :id")
+    return str(connection.execute(statement, {"id": audience_id}).scalar_one())
+
+
 def find_audience(connection: sa.Connection, name: str) -> int:
     """Return the id of an audience. Raises StateError if no audience has this name."""
     ids = audience_ids(connection)
