@@ -70,8 +70,10 @@ def apply(
         zone = definition.time_zone or settings.time_zone
         audience_id = open_audience(connection, definition.audience_name, now)
         if campaign is None:
-            of_all = {"name": definition.name, "warmup": warmup, "created_at": now}
-            campaign = Campaign(**of_all, audience_id=audience_id, sender_id=sender_id, time_zone=zone)
+            campaign = Campaign(
+                name=definition.name, audience_id=audience_id, sender_id=sender_id, time_zone=zone, created_at=now
+            )
+            campaign.warmup = warmup
         campaign.audience_id = audience_id
         _set_correction(campaign, correction)
         campaign.sender_id, campaign.overflow = sender_id, overflow
