@@ -160,7 +160,10 @@ def exit_suppressed(connection: sa.Connection, recipient_id: int, now: datetime,
     Returns:
         How many ended.
     """
-    scope = "(:audience_id = 0 OR campaign_id IN (SELECT id FROM campaign WHERE audience_id = :audience_id))"
+    scope = (
+        "(:audience_id = 0 OR campaign_id IN (SELECT id FROM campaign "
+        "WHERE COALESCE(permission_audience_id, audience_id) = :audience_id))"
+    )
     return _exit(connection, scope, recipient_id, ExitReason.SUPPRESSED, now, {"audience_id": audience_id})
 
 
