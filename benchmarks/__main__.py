@@ -1,5 +1,5 @@
 """`python -m benchmarks queue|growth|blocking|accuracy|delivery|message|submit|import|bounce|dns|startup|forecast|
-explain`.
+journeys|explain`.
 
 Exits with 1 at a missed bar.
 """
@@ -25,6 +25,7 @@ from benchmarks import (
     dns_health,
     forecast,
     growth,
+    journeys,
     nsd,
     one_message,
     startup,
@@ -196,6 +197,15 @@ def foresee(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRe
     figures = asyncio.run(forecast.forecast(effort))
     where = circumstances("no server", _command())
     _tell("forecast", where, figures, forecast.measures(effort), [], as_json=as_json, write_readme=write_readme)
+
+
+@app.command(name="journeys")
+def journey(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
+    """Measure a pass over a million enrolments that are due, and one in which none is."""
+    effort = journeys.QUICK if quick else journeys.Effort()
+    figures = asyncio.run(journeys.journeys(effort))
+    where = circumstances("no server", _command())
+    _tell("journeys", where, figures, journeys.measures(effort), [], as_json=as_json, write_readme=write_readme)
 
 
 @app.command(name="explain")

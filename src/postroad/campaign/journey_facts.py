@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -25,22 +26,24 @@ class DatabaseFacts:
     def matching(self, condition: RecipientCondition, recipient_ids: Collection[int]) -> set[int]:
         """Return those of these recipients who match a condition."""
         where = where_sql(condition, self._connection.dialect.name, self._scope)
-        return {id_ for id_, matches in self._values(where, recipient_ids) if matches}
+        rows = self._rows("recipient.id", where, f"AND {where.sql}", recipient_ids)
+        return {row[0] for row in rows}
 
     def dates(self, date: RecipientDate, recipient_ids: Collection[int]) -> dict[int, datetime]:
         """Return the dates of these recipients. Recipients without one are missing."""
         written = date_sql(date, self._connection.dialect.name, self._scope.now)
         found = {}
-        for id_, at_ms in self._values(written, recipient_ids):
+        for id_, at_ms in self._rows(f"recipient.id, {written.sql}", written, "", recipient_ids):
             if at_ms is not None:
                 found[id_] = _EPOCH + timedelta(milliseconds=int(at_ms))
         return found
 
-    def _values(self, written: SqlCondition, recipient_ids: Collection[int]) -> list[tuple[int, float | None]]:
+    def _rows(
+        self, columns: str, written: SqlCondition, where: str, recipient_ids: Collection[int]
+    ) -> Sequence[sa.Row[Any]]:
         if not recipient_ids:
             return []
         item, parameters = id_rows(self._connection, list(recipient_ids))
         ids = any_of(self._connection, f"SELECT batch.id FROM {item}")
-        statement = sa.text(f"SELECT recipient.id, {written.sql} FROM recipient WHERE recipient.id {ids}")
-        rows = self._connection.execute(statement, {**parameters, **written.parameters})
-        return [(row[0], row[1]) for row in rows]
+        statement = sa.text(f"SELECT {columns} FROM recipient WHERE recipient.id {ids} {where}")
+        return self._connection.execute(statement, {**parameters, **written.parameters}).all()
