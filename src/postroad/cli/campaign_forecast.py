@@ -55,6 +55,8 @@ def forecast(
 
     async def work(context: AppContext) -> CampaignForecast:
         ends_ms = parse_timestamp_ms(deadline, context.clock.now_ms()) if deadline else None
+        if ends_ms is not None and ends_ms < context.clock.now_ms():
+            raise UsageError(f"--deadline {deadline}: this time is over", remedy="Name a time to come, or 12h.")
         return await forecast_campaign(
             context,
             ForecastRequest(
@@ -164,7 +166,11 @@ def _print_hours(hours: Sequence[HourForecast]) -> None:
     print_table(
         "messages by hour, UTC" if format_.endswith("00") else "messages by day, UTC",
         ["from", "all", *(f"{sender} to {provider}" for sender, provider in shown)],
-        ([when, round(row.total()), *(round(row[column]) for column in shown)] for when, row in sums.items()),
+        (
+            [when, sum(round(row[column]) for column in columns), *(round(row[column]) for column in shown)]
+            for when, row in sums.items()
+            if any(round(row[column]) for column in columns)
+        ),
     )
 
 

@@ -6,6 +6,7 @@ others go the other way. A date is read from a sample of the recipients.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,11 +20,12 @@ from postroad.campaign.journey import PLAN_AHEAD, BranchNode, EmailNode, Journey
 from postroad.campaign.journey_facts import DatabaseFacts
 from postroad.campaign.sequence import EmailPlan, wait_over
 from postroad.store.bulk import any_of, id_rows
+from postroad.store.campaign import Campaign
 from postroad.store.enrolment import EnrolmentState
 
 SAMPLE = 2_000
 """Recipients from whom shares and dates are taken."""
-_DAY_S = 86_400.0
+_HOUR_S = 3600.0
 
 
 class NextEmail(NamedTuple):
@@ -83,11 +85,11 @@ class Sequel:
 
 class JourneyShares(NamedTuple):
     """``matching``: share of the recipients who match the condition of a step. ``dates``: of a step that waits until a
-    date, each day with the share of the recipients; the rest have no date.
+    date, by time zone: each hour with the share of the recipients; the rest have no date.
     """
 
     matching: Mapping[int, float]
-    dates: Mapping[int, Sequence[tuple[float, float]]]
+    dates: Mapping[int, Mapping[str, Sequence[tuple[float, float]]]]
 
 
 class JourneySequel:
@@ -134,8 +136,8 @@ class JourneySequel:
             case UntilNode():
                 return [
                     _scaled(one, share)
-                    for day, share in self._shares.dates[node.step_id]
-                    for one in self._until(node, max(_utc(day), after), zone)
+                    for hour, share in self._shares.dates[node.step_id].get(zone, ())
+                    for one in self._until(node, max(_utc(hour), after), zone)
                 ]
             case BranchNode():
                 share = self._shares.matching[node.step_id]
@@ -160,36 +162,40 @@ class JourneySequel:
         return NextEmail(due.timestamp(), node.step_id)
 
 
-def read_shares(connection: sa.Connection, journey: Journey, audience_id: int, now: datetime) -> JourneyShares:
+def read_shares(connection: sa.Connection, journey: Journey, campaign: Campaign, now: datetime) -> JourneyShares:
     """Read the shares of a journey from a sample of the audience.
 
     Args:
         connection: A connection in a transaction.
         journey: The journey.
-        audience_id: Its audience.
+        campaign: Its campaign.
         now: The time at which conditions are evaluated.
 
     Returns:
         The shares. With an empty audience, all recipients go the second way, and no date is known.
     """
-    ids = _sample(connection, audience_id)
+    zones = {id_: zone or campaign.time_zone for id_, zone in _sample(connection, campaign.audience_id)}
+    ids = list(zones)
     facts = DatabaseFacts(connection, journey.scope(now))
     matching: dict[int, float] = {}
-    dates: dict[int, Sequence[tuple[float, float]]] = {}
+    dates: dict[int, Mapping[str, Sequence[tuple[float, float]]]] = {}
+    sampled = Counter(zones.values())
     for node in journey.nodes.values():
         if isinstance(node, BranchNode):
             matching[node.step_id] = len(facts.matching(node.condition, ids)) / max(len(ids), 1)
         elif isinstance(node, UntilNode):
-            days: dict[float, float] = {}
-            for at in facts.dates(node.date, ids).values():
-                day = at.timestamp() // _DAY_S * _DAY_S
-                days[day] = days.get(day, 0.0) + 1 / len(ids)
-            dates[node.step_id] = sorted(days.items())
+            hours: dict[str, Counter[float]] = {zone: Counter() for zone in sampled}
+            for id_, at in facts.dates(node.date, ids).items():
+                hours[zones[id_]][at.timestamp() // _HOUR_S * _HOUR_S] += 1
+            dates[node.step_id] = {
+                zone: [(hour, number / sampled[zone]) for hour, number in sorted(of_zone.items())]
+                for zone, of_zone in hours.items()
+            }
     return JourneyShares(matching, dates)
 
 
-def _sample(connection: sa.Connection, audience_id: int) -> list[int]:
-    """Return recipients of an audience, spread over their ids."""
+def _sample(connection: sa.Connection, audience_id: int) -> Sequence[tuple[int, str | None]]:
+    """Return recipients of an audience, spread over their ids, with their time zones."""
     span = sa.text("SELECT min(recipient_id), max(recipient_id) FROM audience_member WHERE audience_id = :id")
     first, last = connection.execute(span, {"id": audience_id}).one()
     if first is None:
@@ -197,8 +203,12 @@ def _sample(connection: sa.Connection, audience_id: int) -> list[int]:
     step = max((last - first + 1) // SAMPLE, 1)
     item, parameters = id_rows(connection, list(range(first, last + 1, step)))
     chosen = any_of(connection, f"SELECT batch.id FROM {item}")
-    statement = sa.text(f"SELECT recipient_id FROM audience_member WHERE audience_id = :id AND recipient_id {chosen}")
-    return list(connection.execute(statement, {"id": audience_id, **parameters}).scalars())
+    statement = sa.text(
+        "SELECT recipient.id, recipient.time_zone FROM audience_member "
+        "JOIN recipient ON recipient.id = audience_member.recipient_id "
+        f"WHERE audience_member.audience_id = :id AND audience_member.recipient_id {chosen}"
+    )
+    return [(row.id, row.time_zone) for row in connection.execute(statement, {"id": audience_id, **parameters})]
 
 
 def waiting_enrolments(

@@ -54,6 +54,7 @@ JOURNEY_NOTE = (
     "Conditions and dates are those of now, from a sample of the audience. Exits, and people who enter later, are not "
     "predicted."
 )
+FREQUENCY_NOTE = "Frequency caps are not simulated: what is over a cap leaves later."
 HELPS = 3
 """Gates that a forecast tries to double: those that hold mail longest."""
 
@@ -91,8 +92,15 @@ async def forecast_campaign(context: AppContext, request: ForecastRequest) -> Ca
     router = Router(shaping, campaign.time_zone)
     arrivals = await asyncio.to_thread(demand.arrivals, context.engine, router, now, request.coming)
     states, notes = await _states(context, campaign)
+    if not any(arrival.lane.campaign for arrival in arrivals):
+        raise StateError(
+            f"nothing of campaign {campaign.name} is to be sent: its audience is empty, or everything has left",
+            remedy="Import the audience: `postroad audience import NAME FILE`.",
+        )
     if isinstance(demand.following, JourneySequel):
         notes = (*notes, JOURNEY_NOTE)
+    if settings.frequency:
+        notes = (*notes, FREQUENCY_NOTE)
     sources = LimitSources(
         engine=context.engine,
         settings=settings,
@@ -128,7 +136,7 @@ def _read_campaign(engine: sa.Engine, name: str, calendar: HolidayCalendar, now:
             following = Sequel(email_sequence(steps, window), window, row.time_zone)
         else:
             journey = Journey(row, steps, calendar)
-            shares = read_shares(connection, journey, row.audience_id, now)
+            shares = read_shares(connection, journey, row, now)
             following = JourneySequel(journey, shares, window, row.time_zone)
         ids = [row.sender_id, *(row.overflow["senders"] if row.overflow else [])]
         found = Session(connection).exec(select(Sender.id, Sender.address).where(col(Sender.id).in_(ids)))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from postroad.errors import UsageError, unknown_name
-from postroad.settings import Settings
+from postroad.settings import DEFAULT_QUEUES, QueueSettings, Settings
 from postroad.shaping.config import Shaping
 
 _SETTINGS = {"sender": "senders", "senders": "senders", "queue": "queues", "queues": "queues"}
@@ -33,6 +33,8 @@ def apply_changes(settings: Settings, shaping: Shaping, changes: Mapping[str, st
     for path, value in changes.items():
         section, _, rest = path.partition(".")
         if section in _SETTINGS:
+            if _SETTINGS[section] == "queues":  # Also one that the file leaves to its defaults.
+                settings = settings.model_copy(update={"queues": {**_default_queues(), **settings.queues}})
             settings = _replace(settings, [_SETTINGS[section], *_split(path, rest)], value, path)
         elif section == "default":
             shaping = _replace(shaping, ["default", rest], value, path)
@@ -41,6 +43,10 @@ def apply_changes(settings: Settings, shaping: Shaping, changes: Mapping[str, st
         else:
             raise UsageError(f"--what-if {path}: it begins with none of {', '.join(SECTIONS)}")
     return settings, shaping
+
+
+def _default_queues() -> dict[str, QueueSettings]:
+    return {name: QueueSettings() for name in DEFAULT_QUEUES}
 
 
 def _split(path: str, rest: str) -> list[str]:
