@@ -22,6 +22,8 @@ FILES = {
     "old-list.csv": "address\nold@example.org\n",
     "spring/campaign.yaml": f"name: spring\nsender: news\naudience: {{name: newsletter}}\n{_STEP}",
     "spring/hello.txt": "Hello {{ first_name }}\n\n{{ unsubscribe_url }}\n{{ postal_address }}\n",
+    "trial.yaml": f"name: trial\nsender: news\naudience: {{name: trials}}\nentry: joined\n{_STEP}",
+    "spring-correction.yaml": f"name: spring-correction\nsender: news\ncorrects: spring\n{_STEP}",
     "seeds.yaml": f"name: seeds-2026-05-04\nsender: news\naudience: {{name: readers}}\n{_STEP}",
     "spam-rate.csv": f"Date,Spam rate\n{_DAY},0.01%\n",
     "data.csv": f"192.0.2.9,{_DAY:%m/%d/%Y} 1:00 AM,,1,1,1,GREEN,< 0.1%,,,0,,,\n",
@@ -32,7 +34,7 @@ FILES = {
 }
 
 CAMPAIGNS = (
-    ("campaign", "apply", "spring/campaign.yaml", "seeds.yaml"),
+    ("campaign", "apply", "spring/campaign.yaml", "seeds.yaml", "trial.yaml"),
     ("audience", "import", "newsletter", "readers.csv"),
 )
 
