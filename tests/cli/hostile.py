@@ -59,7 +59,14 @@ def _rows() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "recipient_event", {"id": 7000, "recipient_id": 1, "fields": fields}
     yield "sender", {"id": SENDER}
     enumerations = {"state": "running", "job_class": "normal", "time_zone": "UTC", "on_reply": "stop", "warmup": False}
-    unset = {"segment": None, "sending_window": None, "overflow": None, "finished_at": None, "audience_file": None}
+    unset = {
+        "segment": None,
+        "journey": None,
+        "sending_window": None,
+        "overflow": None,
+        "finished_at": None,
+        "audience_file": None,
+    }
     yield "campaign", {"id": CAMPAIGN, "audience_id": AUDIENCE, "sender_id": SENDER, **enumerations, **unset}
     yield "step", {"id": STEP, "campaign_id": CAMPAIGN, "position": 1, "kind": "email", "settings": EMAIL}
     of_step = {"campaign_id": CAMPAIGN, "step_id": STEP, "recipient_id": RECIPIENT}

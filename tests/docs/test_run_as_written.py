@@ -47,6 +47,7 @@ ENDS_WITH = {
     "postroad campaign proof spring --to": {1},  # No relay listens, and it shows why each proof was not sent.
     "postroad campaign close trial": {7},  # It needs Prefect to be launched: tests/cli closes one.
     "postroad campaign recall spring": {7},  # The same: tests/cli/test_campaign_recall.py.
+    "postroad campaign proof spring-correction": {7},  # The campaign that it corrects reached no recipient here.
     "postroad campaign launch broken": {5},  # Preflight refuses it before Prefect is asked.
 }
 """Exit codes of commands that find something; all others end with 0."""
