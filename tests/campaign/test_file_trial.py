@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from postroad.campaign.apply import warn_of_new_audience
+from postroad.campaign.apply import warn_of_new_audience, warn_of_unknown_fields
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import CampaignFile, read_campaign
 from postroad.campaign.plan import forecast
 from postroad.campaign.preflight import Level, PreflightReport, check
 from postroad.errors import ConfigError
 from postroad.store.engine import write
+from tests.campaign.journeys import HEADER, JOURNEY, PEOPLE
 from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
 from tests.campaign.tables import row_counts
 from tests.campaign.test_preflight import FOOT, SIGNER
@@ -130,3 +131,15 @@ def test_a_file_without_a_valid_row_fails(project: CampaignProject) -> None:
     project.apply(WITH_FILE)
     (found,) = fails(preflight(project, path))
     assert found.endswith("has no valid row, and the audience is empty")
+
+
+def test_an_apply_warns_of_a_field_in_a_condition_that_no_recipient_has(project: CampaignProject) -> None:
+    misspelled = JOURNEY.replace("number(seats)", "number(seatz)").replace("date(trial_ends)", "date(trial_end)")
+    engine, file = with_file(project, misspelled)
+    assert warn_of_unknown_fields(engine, project.settings, file) == []  # The audience has no recipient yet.
+    project.fill(PEOPLE, header=HEADER)
+    warnings = warn_of_unknown_fields(engine, project.settings, file)
+    assert [warning.partition(": ")[2] for warning in warnings] == [
+        "if-3 names the field seatz, which no recipient of people has. Did you mean 'seats'?",
+        "wait-until-7 names the field trial_end, which no recipient of people has. Did you mean 'trial_ends'?",
+    ]

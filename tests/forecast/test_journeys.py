@@ -13,7 +13,9 @@ from postroad.campaign.apply import apply
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import read_campaign
 from postroad.campaign.plan import advance, launch
+from postroad.delivery.job import SEND_QUEUE
 from postroad.forecast.report import CampaignForecast
+from postroad.operations import campaigns
 from postroad.store.engine import write
 from tests.forecast.test_forecast import MONDAY, clock, context, forecast  # noqa: F401  (fixtures)
 from tests.kit.clock import FakeClock
@@ -38,10 +40,10 @@ steps:
 """
 
 
-def journey(context: AppContext) -> None:  # noqa: F811
+def journey(context: AppContext, text: str = JOURNEY) -> None:  # noqa: F811
     """Make the journey: 20 recipients with many seats, 40 with few, and 15 of them without a date."""
     folder = context.settings.base_dir
-    (folder / "campaign.yaml").write_text(JOURNEY)
+    (folder / "campaign.yaml").write_text(text)
     apply(context.engine, context.settings, read_campaign(folder / "campaign.yaml", context.settings), MONDAY)
     with (folder / "people.csv").open("w", newline="") as file:
         rows = csv.writer(file)
@@ -84,3 +86,32 @@ async def test_a_running_journey_goes_on_from_where_its_recipients_are(
     waiting = await forecast(context)
     assert messages(waiting) == followed
     assert waiting.recipients == pytest.approx(60)
+
+
+async def test_a_paused_campaign_does_not_end(context: AppContext, clock: FakeClock) -> None:  # noqa: F811
+    journey(context)
+    launch(context.engine, "trial", clock.now())
+    await campaigns.pause(context.engine, await context.queue(SEND_QUEUE), "trial", by="a test", now=clock.now())
+    found = await forecast(context)
+    assert (found.ends_at, found.holds[0].cause) == (None, "campaign:trial")
+    assert found.holds[0].limit == "paused until it is resumed"
+    await campaigns.resume(context.engine, await context.queue(SEND_QUEUE), "trial")
+
+
+async def test_a_skipped_email_is_followed_by_the_next_step(context: AppContext, clock: FakeClock) -> None:  # noqa: F811
+    journey(context)
+    launch(context.engine, "trial", clock.now())
+    with write(context.engine) as connection:
+        connection.execute(sa.text("UPDATE touch SET state = 'skipped', settled_at = due_at"))
+    assert messages(await forecast(context)) == {"big": 20, "small": 40, "smaller": 40, "last": 45}
+
+
+async def test_many_conditions_take_no_longer_than_their_ways_need(context: AppContext) -> None:  # noqa: F811
+    steps = "".join(
+        f'  - if: "number(seats) >= {number}"\n    then:\n      - wait: {number + 1}h\n' for number in range(40)
+    )
+    journey(
+        context,
+        JOURNEY.partition("steps:")[0] + f"steps:\n{steps}  - {{email: last, subject: Last, text: hello.txt}}\n",
+    )
+    assert messages(await forecast(context)) == {"last": 60}

@@ -8,7 +8,7 @@ from math import inf
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from postroad.campaign.calendar import Window
@@ -166,6 +166,7 @@ LANES = st.builds(lane, st.sampled_from([GOOGLE, YAHOO, "gmx"]), zone=st.sampled
 ARRIVALS = st.lists(st.builds(Arrival, st.floats(NOW, NOW + 1e5), LANES, st.just(0), MESSAGES), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(ARRIVALS, st.dictionaries(st.sampled_from([GOOGLE, YAHOO, "gmx", "all"]), st.integers(20, 5_000)), st.booleans())
 def test_nothing_is_lost_and_no_gate_admits_more_than_its_rate(
     arrivals: list[Arrival], rates: Mapping[str, int], weekdays: bool

@@ -18,6 +18,7 @@ from postroad.queue import Defer, Done, Job, Queue
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
+from postroad.store.touches.sending import Claim, admit, requeue_dead
 from tests.delivery.queue_of_touches import claim, lane, recorder, state_of
 from tests.kit.clock import FakeClock
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
@@ -161,3 +162,13 @@ async def test_unknown_names_and_drafts_are_rejected(engine: sa.Engine, queue: Q
         connection.execute(sa.text("UPDATE campaign SET state = 'draft'"))
     with pytest.raises(StateError, match="was not launched"):
         await sequence.recall()
+
+
+async def test_a_recall_of_a_finished_campaign_holds_for_its_dead_letters(engine: sa.Engine, queue: Queue) -> None:
+    sequence = Sequence(engine, queue)
+    dead = sequence.add(0, S.DEAD, "ada@example.com")
+    assert finish_if_done(engine, "spring", NOW)
+    assert (await sequence.recall()).state is CampaignState.FINISHED
+    with write(engine) as connection:
+        assert requeue_dead(connection, [dead]) == {dead: "spring"}
+        assert admit(connection, [Claim(dead, 3)]) == set()

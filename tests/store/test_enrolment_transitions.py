@@ -17,6 +17,7 @@ from postroad.store.enrolments.changes import (
     Entrance,
     Place,
     delete_enrolments,
+    end_after_reply,
     enter,
     exit_enrolments,
     exit_recipient,
@@ -58,6 +59,12 @@ class Case:
         )
 
 
+def _reply_to_exited(case: Case) -> None:
+    """Let the recipient reply, where the enrolment is not active: then the reply is an exit as any other."""
+    if case.row()["state"] != S.ACTIVE:
+        end_after_reply(case.connection, case.recipient, case.campaign, LATER)
+
+
 WRITES: list[tuple[EnrolmentEvent, EnrolmentState | None, Callable[[Case], object]]] = [
     (E.MOVED, S.ACTIVE, lambda case: case.move(S.ACTIVE)),
     (E.COMPLETED, S.COMPLETED, lambda case: case.move(S.COMPLETED)),
@@ -69,6 +76,7 @@ WRITES: list[tuple[EnrolmentEvent, EnrolmentState | None, Callable[[Case], objec
         S.EXITED,
         lambda case: exit_recipient(case.connection, case.recipient, case.campaign, R.REPLIED, LATER),
     ),
+    (E.REPLIED, S.EXITED, _reply_to_exited),
     (E.REVIVED, S.ACTIVE, lambda case: revive(case.connection, [case.id])),
     (E.GOAL, None, lambda case: record_goals(case.connection, [case.id], LATER)),
     (E.DELETED, None, lambda case: delete_enrolments(case.connection, [case.id])),

@@ -14,8 +14,7 @@ from postroad.bounce.reply import RULE
 from postroad.settings import UnsubscribeScope
 from postroad.store.bounce import BounceEffectKind, MatchedTouch
 from postroad.store.campaign import OnReply
-from postroad.store.enrolment import ExitReason
-from postroad.store.enrolments.changes import exit_recipient, exit_suppressed
+from postroad.store.enrolments.changes import end_after_reply, exit_suppressed
 from postroad.store.ledger import TouchState, record_reply
 from postroad.store.same_words import blame_sender_for, words_key
 from postroad.store.suppression import SuppressionReason, suppress, upgrade_reason
@@ -133,7 +132,7 @@ def _end_sequence(connection: sa.Connection, touch: MatchedTouch, source: Effect
     effects: list[Effect] = [(BounceEffectKind.REPLIED, touch.id, RULE)]
     if touch.on_reply is OnReply.CONTINUE:
         return effects
-    exit_recipient(connection, touch.recipient_id, touch.campaign_id, ExitReason.REPLIED, source.at)
+    end_after_reply(connection, touch.recipient_id, touch.campaign_id, source.at)
     ended = end_sequence_of(connection, touch.campaign_id, touch.recipient_id, RULE, source.at)
     return effects + [(BounceEffectKind.TOUCH_CANCELLED, ended_id, RULE) for ended_id in ended]
 

@@ -18,8 +18,8 @@ from postroad.campaign.definition import CampaignDefinition, CampaignFile, read_
 from postroad.campaign.file_access import read_named
 from postroad.campaign.holidays import HolidayCalendar
 from postroad.campaign.segment_fields import known_fields, parse_segment
-from postroad.errors import ConfigError, StateError, unknown_name
-from postroad.segment.tree import to_json
+from postroad.errors import ConfigError, StateError, did_you_mean, near_names, unknown_name
+from postroad.segment.tree import date_from_json, from_json, to_json
 from postroad.settings import Settings
 from postroad.settings.frequency import IGNORE
 from postroad.store.campaign import Campaign, CampaignState, Sender, Step, save_files
@@ -164,6 +164,37 @@ def warn_of_new_audience(engine: sa.Engine, file: CampaignFile) -> str | None:
     error = unknown_name("audience", name, known)
     hint = f" {error.remedy}" if error.remedy and known else ""
     return f"campaign {file.definition.name}: {error.message}, so an empty one is created.{hint}"
+
+
+def warn_of_unknown_fields(engine: sa.Engine, settings: Settings, file: CampaignFile) -> list[str]:
+    """Return a warning for each field of a journey's conditions that no recipient has, such as a misspelled one.
+
+    Args:
+        engine: Database of the audiences.
+        settings: The settings with the declared fields.
+        file: The campaign.yaml.
+
+    Returns:
+        The warnings; none while the audience has no recipients.
+    """
+    audience = file.definition.audience_name
+    with read(engine) as connection:
+        known = known_fields(connection, audience, settings.field_types(audience), file.audience_file)
+    places = [(name, (file.journey or {}).get(name), from_json) for name in ("exit", "goal")]
+    places += [(step.name, step.settings.get("if"), from_json) for step in file.steps]
+    named = {field: place for place, value, read_it in places if value for field in read_it(value).fields}
+    dates = [(step.name, step.settings["wait_until"]) for step in file.steps if step.settings.get("wait_until")]
+    named |= {field: place for place, value in dates for field in date_from_json(value).fields}
+    warnings = []
+    for field in sorted(named.keys() - known.keys() if known else ()):
+        hint = (
+            did_you_mean(near_names(field, known)) or f"Declare it in [audiences.{audience}.fields] if it comes later."
+        )
+        warnings.append(
+            f"campaign {file.definition.name}: {named[field]} names the field {field}, which no recipient of "
+            f"{audience} has. {hint}"
+        )
+    return warnings
 
 
 def apply_sender(session: Session, settings: Settings, name: str) -> int:

@@ -92,7 +92,7 @@ def event_fields(values: Mapping[str, str]) -> str:
     for title, value in values.items():
         name, text = merge_field_name(title), value.strip()
         if not name.isidentifier():
-            raise EventError(title, value, "its name has no letter first, or none at all")
+            raise EventError(title or "a field", value, "its name has no letter first, or none at all")
         if name in fields:
             raise EventError(title, value, f"two fields have the name {name}")
         if len(text) > MAX_FIELD_CHARACTERS:

@@ -13,6 +13,8 @@ from postroad.segment.tree import RecipientCondition, RecipientDate
 from postroad.store.bulk import any_of, id_rows
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST_MS = (datetime(9000, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+"""A later date, such as 9999-12-31 for "never", counts as this one: what follows it must be a datetime, too."""
 
 
 class DatabaseFacts:
@@ -35,7 +37,7 @@ class DatabaseFacts:
         found = {}
         for id_, at_ms in self._rows(f"recipient.id, {written.sql}", written, "", recipient_ids):
             if at_ms is not None:
-                found[id_] = _EPOCH + timedelta(milliseconds=int(at_ms))
+                found[id_] = _EPOCH + timedelta(milliseconds=min(int(at_ms), _LATEST_MS))
         return found
 
     def _rows(

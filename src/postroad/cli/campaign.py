@@ -52,7 +52,7 @@ def apply_(
     files: Annotated[list[Path], typer.Argument(help="One or more campaign.yaml.")], as_json: JsonOption = False
 ) -> None:
     """Make a campaign from its file, or bring it up to date. The steps of a launched one cannot change."""
-    from postroad.campaign.apply import apply, warn_of_new_audience
+    from postroad.campaign.apply import apply, warn_of_new_audience, warn_of_unknown_fields
     from postroad.campaign.definition import read_campaign
     from postroad.settings import Settings
 
@@ -65,6 +65,8 @@ def apply_(
             warning = await asyncio.to_thread(warn_of_new_audience, context.engine, file)
             if warning is not None:
                 print_warning(warning)
+            for unknown in await asyncio.to_thread(warn_of_unknown_fields, context.engine, context.settings, file):
+                print_warning(unknown)
         applied = [await asyncio.to_thread(apply, context.engine, context.settings, file, now) for file in read]
         await _offer_in_prefect(context)
         return applied

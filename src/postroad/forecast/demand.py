@@ -17,7 +17,7 @@ from postroad.forecast.simulate import Arrival, LaneKey
 from postroad.shaping.config import Shaping
 from postroad.store.campaign import Campaign
 from postroad.store.engine import read
-from postroad.store.ledger import SENDER_OF_TOUCH, WAITING
+from postroad.store.ledger import SENDER_OF_TOUCH, SENT_OR_SKIPPED, WAITING
 from postroad.store.mail_domain import known_providers
 from postroad.store.suppression import suppressed_sql
 from postroad.store.touches.transitions import states_sql
@@ -131,7 +131,7 @@ def follow_up_arrivals(
         "mail_domain.site, recipient.time_zone, count(*) AS messages FROM touch "
         "JOIN recipient ON recipient.id = touch.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
-        "WHERE touch.campaign_id = :id AND touch.follow_up AND touch.state = 'accepted' "
+        f"WHERE touch.campaign_id = :id AND touch.follow_up AND touch.state {states_sql(SENT_OR_SKIPPED)} "
         "GROUP BY touch.step_id, settled, due, recipient.domain, mail_domain.provider, mail_domain.site, "
         "recipient.time_zone"
     )

@@ -6,7 +6,7 @@ others go the other way. A date is read from a sample of the recipients.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -26,6 +26,7 @@ from postroad.store.enrolment import EnrolmentState
 SAMPLE = 2_000
 """Recipients from whom shares and dates are taken."""
 _HOUR_S = 3600.0
+_LEAST_SHARE = 1e-6
 
 
 class NextEmail(NamedTuple):
@@ -92,6 +93,19 @@ class JourneyShares(NamedTuple):
     dates: Mapping[int, Mapping[str, Sequence[tuple[float, float]]]]
 
 
+class _Times(NamedTuple):
+    """When the step before ended, and when that was due."""
+
+    after: datetime
+    planned: datetime
+
+    @classmethod
+    def at(cls, time: datetime) -> _Times:
+        """Return the times of a step that ended when it was due, to the minute."""
+        minute = time.replace(second=0, microsecond=0)
+        return cls(minute, minute)
+
+
 class JourneySequel:
     """The emails of a journey, by shares."""
 
@@ -121,45 +135,49 @@ class JourneySequel:
         return self._from(node.next_id, at, at, zone)
 
     def _from(self, step_id: int | None, after: datetime, planned: datetime, zone: str) -> list[NextEmail]:
-        """Return the emails that follow from the step at which recipients arrive."""
-        if step_id is None:
-            return []
-        node = self._journey.nodes[step_id]
+        """Return the emails that follow from the step at which recipients arrive.
+
+        The steps are walked in reading order. Ways that meet again at the same minute are one way from there on.
+        """
+        places: defaultdict[int | None, defaultdict[_Times, float]] = defaultdict(lambda: defaultdict(float))
+        places[step_id][_Times(after, planned)] = 1.0
+        emails: defaultdict[tuple[float, int], float] = defaultdict(float)
+        for node in self._journey.nodes.values():
+            for times, share in places.pop(node.step_id, {}).items():
+                if share < _LEAST_SHARE:
+                    continue
+                if isinstance(node, BranchNode):
+                    matching = self._shares.matching[node.step_id]
+                    places[node.then_id][times] += share * matching
+                    places[node.else_id][times] += share * (1 - matching)
+                elif (email := node if isinstance(node, EmailNode) else node.email) is not None:
+                    for leaves, part in self._leave(node, times, zone):
+                        wait = node.wait if isinstance(node, WaitNode) else timedelta()
+                        emails[self._due(email, wait, leaves, zone), email.step_id] += share * part
+                else:
+                    for leaves, part in self._leave(node, times, zone):
+                        places[node.next_id][leaves] += share * part
+        return [NextEmail(due, email_id, share) for (due, email_id), share in emails.items()]
+
+    def _leave(
+        self, node: EmailNode | WaitNode | UntilNode, times: _Times, zone: str
+    ) -> Sequence[tuple[_Times, float]]:
+        """Return when recipients leave a step, by shares. A wait before an email is added to the email's due time."""
         match node:
-            case EmailNode():
-                return [self._due(node, timedelta(), after, planned, zone)]
-            case WaitNode() if node.email is not None:
-                return [self._due(node.email, node.wait, after, planned, zone)]
-            case WaitNode():
-                over = wait_over(node.wait, after, planned, ZoneInfo(zone))
-                return self._from(node.next_id, over, over, zone)
             case UntilNode():
-                return [
-                    _scaled(one, share)
-                    for hour, share in self._shares.dates[node.step_id].get(zone, ())
-                    for one in self._until(node, max(_utc(hour), after), zone)
-                ]
-            case BranchNode():
-                share = self._shares.matching[node.step_id]
-                ways = ((node.then_id, share), (node.else_id, 1 - share))
-                return [
-                    _scaled(one, part)
-                    for next_id, part in ways
-                    if part > 0
-                    for one in self._from(next_id, after, planned, zone)
-                ]
+                hours = self._shares.dates[node.step_id].get(zone, ())
+                return [(_Times.at(max(_utc(hour), times.after)), part) for hour, part in hours]
+            case WaitNode() if node.email is None:
+                return [(_Times.at(wait_over(node.wait, times.after, times.planned, ZoneInfo(zone))), 1.0)]
+            case EmailNode() | WaitNode():
+                return [(times, 1.0)]
             case _:
                 assert_never(node)
 
-    def _until(self, node: UntilNode, over: datetime, zone: str) -> Sequence[NextEmail]:
-        if node.email is not None:
-            return [self._due(node.email, timedelta(), over, over, zone)]
-        return self._from(node.next_id, over, over, zone)
-
-    def _due(self, node: EmailNode, wait: timedelta, after: datetime, planned: datetime, zone: str) -> NextEmail:
+    def _due(self, node: EmailNode, wait: timedelta, times: _Times, zone: str) -> float:
         region = region_of(self._window, zone, self._time_zone)
-        due = replace(node.plan, wait=wait).due_at(after, ZoneInfo(zone), planned=planned, region=region)
-        return NextEmail(due.timestamp(), node.step_id)
+        plan = replace(node.plan, wait=wait)
+        return plan.due_at(times.after, ZoneInfo(zone), planned=times.planned, region=region).timestamp()
 
 
 def read_shares(connection: sa.Connection, journey: Journey, campaign: Campaign, now: datetime) -> JourneyShares:
@@ -233,10 +251,6 @@ def waiting_enrolments(
 def region_of(window: Window | None, zone: str, time_zone: str) -> str:
     """Return the region whose holidays apply in a zone: that of its country."""
     return window.region("", zone, time_zone) if window is not None else ""
-
-
-def _scaled(one: NextEmail, share: float) -> NextEmail:
-    return one._replace(share=one.share * share)
 
 
 def _utc(at: float) -> datetime:

@@ -110,7 +110,7 @@ async def forecast_campaign(context: AppContext, request: ForecastRequest) -> Ca
         clock=context.clock,
     )
     routes = {sender.address: sender.route for sender in settings.senders.values()}
-    inputs = await read_gates(sources, campaign.name, demand.lanes(arrivals), routes)
+    inputs = await read_gates(sources, campaign, demand.lanes(arrivals), routes)
     return await asyncio.to_thread(_forecast, demand, arrivals, inputs, request, now, notes)
 
 

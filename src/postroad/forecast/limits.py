@@ -25,6 +25,7 @@ from postroad.settings import Settings
 from postroad.shaping.config import Shaping, shaped_senders
 from postroad.shaping.gate_source import ShapingLimits
 from postroad.store import warmup as store
+from postroad.store.campaign import Campaign, CampaignState
 from postroad.store.engine import read
 from postroad.warmup.caps import providers
 from postroad.warmup.day import count_mail, day_of, to_warmup_day
@@ -83,13 +84,13 @@ class LimitSources(Struct, frozen=True, kw_only=True):
 
 
 async def read_gates(
-    sources: LimitSources, campaign: str, lanes: Iterable[LaneKey], routes: Mapping[str, str]
+    sources: LimitSources, campaign: Campaign, lanes: Iterable[LaneKey], routes: Mapping[str, str]
 ) -> GateInputs:
     """Read the limits of every gate that these lanes have.
 
     Args:
         sources: Where limits come from.
-        campaign: Name of the campaign.
+        campaign: The campaign. If it is paused, its gate admits no message.
         lanes: The lanes, also those of senders that overflow may use.
         routes: Route of each sender, by its address.
 
@@ -104,7 +105,7 @@ async def read_gates(
         lane: lane_of(
             sender=lane.sender,
             receiver=Receiver.parse(lane.receiver) or Receiver(lane.provider),
-            campaign=campaign if lane.campaign else "",
+            campaign=campaign.name if lane.campaign else "",
             route=routes.get(lane.sender, ""),
             job_class="bulk",
             warmup=by_sender.get(lane.sender, ()),
@@ -113,8 +114,12 @@ async def read_gates(
     }
     every = {name for gates in names.values() for name in gates}
     warming = {name for name in every if kind_of(name) is GateKind.WARMUP}
+    limits = await _read_limits(sources, every - warming)
+    if campaign.state is CampaignState.PAUSED:
+        gate = str(GateName.campaign(campaign.name))
+        limits[gate] = [Contribution(source="campaign", gate=gate, paused_until_ms=FOREVER_MS)], None
     return GateInputs(
-        limits=await _read_limits(sources, every - warming),
+        limits=limits,
         warming=await asyncio.to_thread(_read_warming, sources, warming),
         gates_of=names,
         now=sources.clock.now().timestamp(),

@@ -69,7 +69,9 @@ async def recall(engine: sa.Engine, queue: Queue, name: str, step: str | None, n
     if found is not None:
         queued = await asyncio.to_thread(_recall_step, engine, campaign, found, now)
         await queue.cancel([job_id(touch_id) for touch_id in queued], "recalled")
-    elif campaign.state is not CampaignState.FINISHED:
+    elif campaign.state is CampaignState.FINISHED:
+        await asyncio.to_thread(_recall_steps, engine, campaign, now)
+    else:
         await campaigns.cancel(engine, queue, name, now)
     return await asyncio.to_thread(_result, engine, name, found)
 
@@ -97,6 +99,14 @@ def _recall_step(engine: sa.Engine, campaign: Campaign, step: Step, now: datetim
         recalled = sa.update(Step).where(col(Step.id) == step.id, col(Step.recalled_at).is_(None))
         connection.execute(recalled.values(recalled_at=now))
     return cancel_waiting_touches(engine, campaign.id, now, step_id=step.id)
+
+
+def _recall_steps(engine: sa.Engine, campaign: Campaign, now: datetime) -> None:
+    """Mark all steps of a finished campaign as recalled, so that no dead letter of it is sent again."""
+    with write(engine) as connection:
+        find_campaign(connection, campaign.name, for_update=True)
+        recalled = sa.update(Step).where(col(Step.campaign_id) == campaign.id, col(Step.recalled_at).is_(None))
+        connection.execute(recalled.values(recalled_at=now))
 
 
 def _result(engine: sa.Engine, name: str, step: Step | None) -> RecallResult:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from postroad.field_types import FieldType
+from postroad.segment.errors import ConditionError
 from postroad.segment.tree import RecipientCondition, RecipientDate
 
 
@@ -23,7 +25,8 @@ def parse(text: str, fields: Mapping[str, FieldType]) -> RecipientCondition:
     """
     from postroad.segment.translate import ClauseTranslator, parse_expression  # noqa: PLC0415
 
-    return RecipientCondition(text, ClauseTranslator(fields).clause(parse_expression(text)))
+    with _bounded_nesting():
+        return RecipientCondition(text, ClauseTranslator(fields).clause(parse_expression(text)))
 
 
 def parse_date(text: str, fields: Mapping[str, FieldType]) -> RecipientDate:
@@ -41,6 +44,16 @@ def parse_date(text: str, fields: Mapping[str, FieldType]) -> RecipientDate:
     """
     from postroad.segment.translate import TermTranslator, parse_expression  # noqa: PLC0415
 
-    node = parse_expression(text)
-    terms = TermTranslator(fields)
-    return RecipientDate(text, terms.require(node, terms.term(node), FieldType.DATE))
+    with _bounded_nesting():
+        node = parse_expression(text)
+        terms = TermTranslator(fields)
+        return RecipientDate(text, terms.require(node, terms.term(node), FieldType.DATE))
+
+
+@contextmanager
+def _bounded_nesting() -> Iterator[None]:
+    """Raise ConditionError for a chain such as ``now() + 1d + 1d + …`` that is too long to translate."""
+    try:
+        yield
+    except RecursionError:
+        raise ConditionError("the condition is nested too deeply", 1, remedy="Write it with less nesting.") from None

@@ -148,6 +148,22 @@ def exit_recipient(
     return _exit(connection, "campaign_id = :campaign_id", recipient_id, why, now, {"campaign_id": campaign_id})
 
 
+def end_after_reply(connection: sa.Connection, recipient_id: int, campaign_id: int, now: datetime) -> int:
+    """End the way of a recipient through one campaign after a reply.
+
+    An enrolment that had exited because a touch failed is not revived any more, whatever became of the touch.
+
+    Returns:
+        How many active enrolments ended.
+    """
+    final = sa.text(
+        f"UPDATE enrolment SET why = '{ExitReason.REPLIED}' WHERE recipient_id = :recipient_id "
+        f"AND campaign_id = :campaign_id AND {allowed_enrolments_sql(EnrolmentEvent.REPLIED)}"
+    )
+    connection.execute(final, {"recipient_id": recipient_id, "campaign_id": campaign_id})
+    return exit_recipient(connection, recipient_id, campaign_id, ExitReason.REPLIED, now)
+
+
 def exit_suppressed(connection: sa.Connection, recipient_id: int, now: datetime, audience_id: int = 0) -> int:
     """End the active enrolments of a recipient who was suppressed.
 

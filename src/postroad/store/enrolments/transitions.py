@@ -22,6 +22,7 @@ class EnrolmentEvent(StrEnum):
     COMPLETED = "completed"  # it passed its last step
     EXITED = "exited"
     REVIVED = "revived"  # its touch failed, and was accepted after all: replayed by an operator, or resolved
+    REPLIED = "replied"  # its recipient replied after it had exited because a touch failed
     GOAL = "goal"  # its recipient reached the goal
     DELETED = "deleted"  # the retention of its campaign is over
 
@@ -47,6 +48,7 @@ ENROLMENT_TRANSITIONS: Final = (
     EnrolmentTransition(_E.COMPLETED, (_S.ACTIVE,), _S.COMPLETED),
     EnrolmentTransition(_E.EXITED, (_S.ACTIVE,), _S.EXITED),
     EnrolmentTransition(_E.REVIVED, (_S.EXITED,), _S.ACTIVE, _UNSENT),
+    EnrolmentTransition(_E.REPLIED, (_S.EXITED,), _S.EXITED, _UNSENT),
     EnrolmentTransition(_E.GOAL, (_S.ACTIVE,), None),
     EnrolmentTransition(_E.DELETED, (_S.COMPLETED, _S.EXITED), None),
 )

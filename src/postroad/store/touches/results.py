@@ -16,6 +16,7 @@ from sqlalchemy.types import TypeEngine
 from postroad.errors import Blame
 from postroad.store.bulk import json_rows
 from postroad.store.ledger import TouchState
+from postroad.store.touches.sending import reopen_campaigns
 from postroad.store.touches.transitions import Condition, TouchEvent, allowed_sql
 from postroad.store.types import UtcDateTime, sql_time
 
@@ -173,16 +174,21 @@ def resolve_unknown(
     Returns:
         Name of the campaign of the touch; None if its state is not ``unknown``.
     """
+    # Locked first: `finish_if_done` must see either all of this or nothing.
+    lock = "" if connection.dialect.name == "sqlite" else "FOR UPDATE"
+    its = f"SELECT id, name FROM campaign WHERE id = (SELECT campaign_id FROM touch WHERE id = :id) {lock}"
+    campaign = connection.execute(sa.text(its), {"id": touch_id}).one_or_none()
     settled = sa.text(
         "UPDATE touch SET state = :state, settled_at = :settled_at, reply = :reply "
-        f"WHERE id = :id AND {allowed_sql(TouchEvent.RESOLVED, state)} RETURNING "
-        "(SELECT name FROM campaign WHERE campaign.id = touch.campaign_id)"
+        f"WHERE id = :id AND {allowed_sql(TouchEvent.RESOLVED, state)} RETURNING follow_up"
     ).bindparams(sa.bindparam("settled_at", type_=UtcDateTime()))
     note = f"resolved as {state} by {by}"[:500]
     values = {"id": touch_id, "state": state.value, "settled_at": now if state.ended else None, "reply": note}
-    campaign: str | None = connection.execute(settled, values).scalar_one_or_none()
-    if campaign is None:
+    follow_up: bool | None = connection.execute(settled, values).scalar_one_or_none()
+    if campaign is None or follow_up is None:
         return None
+    if not state.ended or (follow_up and state is TouchState.ACCEPTED):
+        reopen_campaigns(connection, [campaign.id])  # It is sent again, or another email follows.
     event = sa.text(
         "INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause, reply) "
         "VALUES (:uid, :id, :state, :at, 0, 'resolved', :reply)"
@@ -190,4 +196,4 @@ def resolve_unknown(
     # The time distinguishes it from an earlier resolution of the same touch.
     uid = f"{touch_id}:{now.timestamp():.6f}:resolved"
     connection.execute(event, {"uid": uid, "id": touch_id, "state": state.value, "at": now, "reply": note})
-    return campaign
+    return str(campaign.name)

@@ -7,7 +7,7 @@ never issued again; an ordinal number would be, after the queue lost its memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -216,10 +216,19 @@ def hold(connection: sa.Connection, touches: Sequence[HeldTouch]) -> set[int]:
     return set(connection.execute(statement, parameters).scalars())
 
 
+_SEQUENCE_ENDED = (
+    "EXISTS (SELECT 1 FROM touch AS theirs JOIN delivery_event ON delivery_event.touch_id = theirs.id "
+    "AND delivery_event.cause = 'reply' JOIN campaign ON campaign.id = theirs.campaign_id "
+    "AND campaign.on_reply = 'stop' WHERE theirs.recipient_id = touch.recipient_id "
+    "AND theirs.campaign_id = touch.campaign_id)"
+)
+"""SQL condition that the recipient of a touch replied, and that the reply ended the sequence."""
+
+
 def requeue_dead(connection: sa.Connection, touch_ids: Sequence[int]) -> dict[int, str]:
     """Move dead and expired touches back to ``queued``. A finished campaign runs again until they have ended.
 
-    Touches of a cancelled campaign do not move.
+    Touches of a cancelled campaign do not move, nor do those of a recipient whose reply ended the sequence.
 
     Returns:
         The name of the campaign of each touch that moved.
@@ -237,15 +246,20 @@ def requeue_dead(connection: sa.Connection, touch_ids: Sequence[int]) -> dict[in
     statement = sa.text(
         f"UPDATE touch SET state = '{TouchState.QUEUED}', settled_at = NULL "
         f"WHERE touch.id {any_of(connection, ids)} AND {allowed_sql(TouchEvent.REQUEUED, TouchState.QUEUED)} "
-        "AND +touch.campaign_id IN :campaigns RETURNING touch.id, touch.campaign_id"
+        f"AND +touch.campaign_id IN :campaigns AND NOT {_SEQUENCE_ENDED} RETURNING touch.id, touch.campaign_id"
     ).bindparams(sa.bindparam("campaigns", expanding=True))
     rows = connection.execute(statement, {**parameters, "campaigns": list(names)}).all()
+    reopen_campaigns(connection, {row.campaign_id for row in rows})
+    return {row.id: names[row.campaign_id] for row in rows}
+
+
+def reopen_campaigns(connection: sa.Connection, campaign_ids: Collection[int]) -> None:
+    """Let finished campaigns run until the touches that they have again have ended. Their rows must be locked."""
     reopen = sa.text(
         "UPDATE campaign SET state = 'running', finished_at = NULL, emptied_at = NULL "
         "WHERE state = 'finished' AND id IN :campaigns"
     ).bindparams(sa.bindparam("campaigns", expanding=True))
-    connection.execute(reopen, {"campaigns": sorted({row.campaign_id for row in rows})})
-    return {row.id: names[row.campaign_id] for row in rows}
+    connection.execute(reopen, {"campaigns": sorted(campaign_ids)})
 
 
 class NewSender(NamedTuple):
