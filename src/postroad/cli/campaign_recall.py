@@ -85,6 +85,8 @@ def _print(result: RecallResult, list_file: Path | None) -> None:
     notes = ("not sent, and will not be", "the receiver has them", "they may have arrived", "on the wire now")
     for state, note in zip(shown, notes, strict=True):
         print_line(f"  {state:<10} {counts[state]:>9,}  {note}")
+    if others := sum(number for state, number in counts.items() if state not in shown):
+        print_line(f"  {'others':<10} {others:>9,}  ended before the recall: bounced, suppressed, expired or dead")
     if counts[TouchState.SENDING]:
         print_line("Run the command again in a minute, for the outcome of what is on the wire.")
     if counts[TouchState.ACCEPTED] or counts[TouchState.UNKNOWN]:
