@@ -37,12 +37,15 @@ PLAUSIBLE |= {
     "job": "72",
     "pause": "2",
     "addresses": "a@example.com",
+    "address": "a@example.com",
+    "subject": "a@example.com",
 }
 PLAUSIBLE |= {"ending": "dead", "as_": "dead", "to": "1h", "reason": "x", "reply": "550 x", "why": "x", "cap": "5"}
 PLAUSIBLE |= {"outcome": "dead", "out": "key.pem"}
 PLAUSIBLE |= {"gate": "queue", "id_": "72", "domain": "example.invalid", "selector": "s", "by": "x"}
 SERVERS = {"worker", "recorder", "inbound", "web", "sandbox", "bounce watch", "up", "demo", "rehearse"}
 MORE = {"dns check": ("--resolver", "127.0.0.1:1", "--no-blocklists"), "campaign cancel": ("--yes",)}
+MORE["campaign recall"] = ("--yes",)
 
 
 def fields(command: Any) -> list[Any]:

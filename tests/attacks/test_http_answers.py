@@ -216,7 +216,7 @@ def test_no_other_module_makes_an_http_client() -> None:
     files = [file for folder in ("src", "flows", "tasks", "deployments") for file in (root / folder).rglob("*.py")]
     assert len(files) > 300
     found = {file.name for file in files if CLIENTS.search(file.read_text())}
-    assert found == set()
+    assert found == {"link_check.py"}  # It reads no body, and ends in time: tests/campaign/test_link_check.
     assert CLIENTS.search("async with httpx.AsyncClient() as client:")
 
 

@@ -172,8 +172,8 @@ class Site:
         await self.until(settled, within_s)
         return await self.counts()
 
-    async def until(self, true: Callable[[], bool | Awaitable[bool]], within_s: float = 30) -> None:
-        """Wait until a condition is true."""
+    async def until(self, true: Callable[[], bool | Awaitable[bool]], within_s: float = 90) -> None:
+        """Wait until a condition is true. Several processes may have to start before."""
         end = time.monotonic() + within_s
         while True:
             answer = true()

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
 from postroad.store.bulk import any_of, id_rows, json_rows, locked_touches
+from postroad.store.campaign import OnReply
 from postroad.store.frequency import FrequencyRule, lock_recipients
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import suppressed_sql
@@ -217,10 +218,9 @@ def hold(connection: sa.Connection, touches: Sequence[HeldTouch]) -> set[int]:
 
 
 _SEQUENCE_ENDED = (
-    "EXISTS (SELECT 1 FROM touch AS theirs JOIN delivery_event ON delivery_event.touch_id = theirs.id "
-    "AND delivery_event.cause = 'reply' JOIN campaign ON campaign.id = theirs.campaign_id "
-    "AND campaign.on_reply = 'stop' WHERE theirs.recipient_id = touch.recipient_id "
-    "AND theirs.campaign_id = touch.campaign_id)"
+    "(touch.campaign_id IN :stopping AND EXISTS (SELECT 1 FROM touch AS theirs CROSS JOIN delivery_event "
+    "WHERE theirs.recipient_id = touch.recipient_id AND +theirs.campaign_id = touch.campaign_id "
+    "AND delivery_event.touch_id = theirs.id AND delivery_event.cause = 'reply'))"
 )
 """SQL condition that the recipient of a touch replied, and that the reply ended the sequence."""
 
@@ -237,18 +237,20 @@ def requeue_dead(connection: sa.Connection, touch_ids: Sequence[int]) -> dict[in
     # Locked first: `finish_if_done` must see either all of this or nothing.
     lock = "" if connection.dialect.name == "sqlite" else "FOR UPDATE"
     campaigns = sa.text(
-        "SELECT id, name FROM campaign WHERE state IN ('running', 'paused', 'finished') AND id IN "
+        "SELECT id, name, on_reply FROM campaign WHERE state IN ('running', 'paused', 'finished') AND id IN "
         f"(SELECT touch.campaign_id FROM {item} JOIN touch ON touch.id = batch.id) ORDER BY id {lock}"
     )
-    names = {row.id: row.name for row in connection.execute(campaigns, parameters)}
+    found = connection.execute(campaigns, parameters).all()
+    names = {row.id: row.name for row in found}
     ids = f"SELECT batch.id FROM {item}"
     # The sign before campaign_id: SQLite must not search a whole campaign for each of the ids.
     statement = sa.text(
         f"UPDATE touch SET state = '{TouchState.QUEUED}', settled_at = NULL "
         f"WHERE touch.id {any_of(connection, ids)} AND {allowed_sql(TouchEvent.REQUEUED, TouchState.QUEUED)} "
         f"AND +touch.campaign_id IN :campaigns AND NOT {_SEQUENCE_ENDED} RETURNING touch.id, touch.campaign_id"
-    ).bindparams(sa.bindparam("campaigns", expanding=True))
-    rows = connection.execute(statement, {**parameters, "campaigns": list(names)}).all()
+    ).bindparams(*(sa.bindparam(name, expanding=True) for name in ("campaigns", "stopping")))
+    stopping = [row.id for row in found if row.on_reply == OnReply.STOP]
+    rows = connection.execute(statement, {**parameters, "campaigns": list(names), "stopping": stopping}).all()
     reopen_campaigns(connection, {row.campaign_id for row in rows})
     return {row.id: names[row.campaign_id] for row in rows}
 
