@@ -19,7 +19,9 @@ import sqlalchemy as sa
 from benchmarks.large_ledger import NOW, LargeLedger, large_ledger
 from benchmarks.transactions import Transaction, watched
 from postroad.bounce.handler import _forget
+from postroad.campaign.apply import apply
 from postroad.campaign.audience import import_file
+from postroad.campaign.definition import read_campaign
 from postroad.campaign.event_file import import_events
 from postroad.campaign.plan import advance, launch
 from postroad.campaign.status import finish_if_done, summary
@@ -34,8 +36,8 @@ from postroad.operations import campaigns, dead_letters, rebuild
 from postroad.operations.unsubscribe import unsubscribe
 from postroad.queue import ClaimedJob, Event, EventKind, Queue
 from postroad.settings import BounceSettings, Settings, UnsubscribeScope
-from postroad.store.campaign import CampaignState
-from postroad.store.ending import complete_cancellations, end_suppressed
+from postroad.store.campaign import CampaignState, set_state
+from postroad.store.ending import cancel_waiting, complete_cancellations, end_suppressed
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, due_touches
 from postroad.store.retention import Before, delete_old, delete_old_mails
@@ -52,7 +54,6 @@ ROWS_OF_THE_CALLER = {
     "postroad.bounce.intake:Intake._keep": "one mail",
     "postroad.bounce.report_mail:keep_reports": "rows of one report, a hundred at a time",
     "postroad.bounce.report_mail:forget_reports": "reports, a thousand rows at a time",
-    "postroad.campaign.apply:apply": "one campaign and its steps",
     "postroad.campaign.audience:abandon_imports": "imports of one audience",
     "postroad.senders.cohort_breaker:evaluate": "pauses of one step's cohorts, evaluated before",
     "postroad.senders.cohort_breaker:lift.<locals>.write_lift": "one pause",
@@ -62,15 +63,9 @@ ROWS_OF_THE_CALLER = {
     "postroad.campaign.correction:_open": "one audience and one import",
     "postroad.campaign.correction:prepare_correction": "a page of touches",
     "postroad.campaign.journey_entry:_keep": "one cursor",
-    "postroad.campaign.journey_pass:_continue_accepted": "500 enrolments: tests/store/test_enrolment_plans",
-    "postroad.campaign.journey_pass:_continue_due": "500 enrolments, found in the same way",
-    "postroad.campaign.journey_pass:_end_failed": "500 enrolments, found in the same way",
-    "postroad.campaign.journey_pass:enrol": "500 recipients",
-    "postroad.campaign.journey_pass:notice_goals": "500 enrolments",
     "postroad.operations.campaigns:close": "one campaign",
     "postroad.operations.recall:_recall_step": "one step",
     "postroad.operations.recall:_recall_steps": "the steps of one campaign",
-    "postroad.store.ending:_exit_enrolments": "a page of enrolments",
     "postroad.store.retention:_delete_enrolments": "a page of enrolments",
     "postroad.campaign.plan:launch": "one campaign, of which an earlier launch failed",
     "postroad.operations.campaign_runs:end_runs": "runs that ended",
@@ -136,6 +131,17 @@ def _operation(function: Operation) -> Operation:
     return function
 
 
+def _settings(folder: Path) -> Settings:
+    """Return settings with a sender that warms up."""
+    config = folder / "postroad.toml"
+    config.write_text(
+        '[routes.relay]\nhost = "smtp.example.com"\n[senders.news]\naddress = "news@example.com"\nname = "News"\n'
+        'postal_address = "1 High Street"\nroute = "relay"\n[senders.news.warmup]\n',
+        encoding="utf-8",
+    )
+    return Settings.load(config)
+
+
 class _NoQueue:
     """Where a queue is named and none is asked."""
 
@@ -164,6 +170,45 @@ def follow_up_everyone(ledger: LargeLedger) -> None:
 def advance_with_nothing_due(ledger: LargeLedger) -> None:
     assert advance(ledger.engine, "followed", NOW) == 0
     assert not finish_if_done(ledger.engine, "followed", NOW)
+
+
+JOURNEY = """
+name: journey
+sender: news
+audience: {name: everyone}
+exit: "event('left')"
+goal: "event('paid')"
+steps:
+  - {email: one, subject: One, text: text.txt}
+  - if: "country = 'DE'"
+    then:
+      - {wait: 1d}
+    else:
+      - {wait: 2d}
+  - {email: two, subject: Two, text: text.txt}
+"""
+
+
+@_operation
+def move_everyone_through_a_journey(ledger: LargeLedger) -> None:
+    engine = ledger.engine
+    with TemporaryDirectory() as folder:
+        settings = _settings(Path(folder))
+        (Path(folder) / "campaign.yaml").write_text(JOURNEY, encoding="utf-8")
+        (Path(folder) / "text.txt").write_text("{{ unsubscribe_url }} {{ postal_address }}", encoding="utf-8")
+        campaign_id = apply(engine, settings, read_campaign(Path(folder) / "campaign.yaml", settings), NOW).id
+    assert campaign_id is not None
+    assert launch(engine, "journey", NOW).audience == ledger.size
+    with write(engine) as connection:
+        # Some fail, and their enrolments end; the others wait.
+        state = "CASE WHEN recipient_id % 4 = 0 THEN 'dead' ELSE 'accepted' END"
+        settle = f"UPDATE touch SET state = {state}, settled_at = due_at WHERE campaign_id = :id"
+        connection.execute(sa.text(settle), {"id": campaign_id})
+    assert advance(engine, "journey", NOW) == 0
+    assert advance(engine, "journey", NOW + timedelta(days=3)) == ledger.size - ledger.size // 4
+    with write(engine) as connection:
+        set_state(connection, campaign_id, CampaignState.CANCELLED)
+    cancel_waiting(engine, campaign_id, NOW)
 
 
 @_operation
@@ -272,13 +317,7 @@ def import_events_of_recipients(ledger: LargeLedger) -> None:
 @_operation
 def end_a_warmup_day(ledger: LargeLedger) -> None:
     with TemporaryDirectory() as folder:
-        config = Path(folder) / "postroad.toml"
-        config.write_text(
-            '[routes.relay]\nhost = "smtp.example.com"\n[senders.news]\naddress = "news@example.com"\nname = "News"\n'
-            'postal_address = "1 High Street"\nroute = "relay"\n[senders.news.warmup]\n',
-            encoding="utf-8",
-        )
-        [identity, *_] = identities(Settings.load(config))
+        [identity, *_] = identities(_settings(Path(folder)))
     assert close_day(ledger.engine, identity, NOW)
 
 

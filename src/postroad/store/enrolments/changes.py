@@ -119,11 +119,19 @@ def move(connection: sa.Connection, moves: Sequence[EnrolmentMove], now: datetim
             "UPDATE enrolment SET step_id = new.step_id, state = new.state, since = :now, due_at = new.due_at, "
             "why = new.why, goal_at = CASE WHEN enrolment.goal_at IS NULL AND new.goal = 1 "
             f"THEN {_now(connection)} ELSE enrolment.goal_at END FROM {item} "
-            f"WHERE enrolment.id = new.id AND enrolment.step_id = new.from_id AND {allowed_enrolments_sql(event)} "
+            f"WHERE enrolment.id = new.id AND {_by_id(connection, 'new', item)} "
+            f"AND enrolment.step_id = new.from_id AND {allowed_enrolments_sql(event)} "
             "RETURNING enrolment.id"
         ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
         moved |= set(connection.execute(statement, {"now": now, **parameters}).scalars())
     return moved
+
+
+def _by_id(connection: sa.Connection, alias: str, item: str) -> str:
+    """Return the SQL condition by which PostgreSQL looks up enrolments by their ids, instead of reading the table."""
+    if connection.dialect.name == "sqlite":
+        return "true"
+    return f"enrolment.id {any_of(connection, f'SELECT {alias}.id FROM {item}')}"
 
 
 def _now(connection: sa.Connection) -> str:
@@ -136,7 +144,8 @@ def revive(connection: sa.Connection, enrolment_ids: Sequence[int]) -> set[int]:
     item, parameters = id_rows(connection, enrolment_ids)
     statement = sa.text(
         f"UPDATE enrolment SET state = '{EnrolmentState.ACTIVE}', why = NULL FROM {item} "
-        f"WHERE enrolment.id = batch.id AND {allowed_enrolments_sql(EnrolmentEvent.REVIVED)} RETURNING enrolment.id"
+        f"WHERE enrolment.id = batch.id AND {_by_id(connection, 'batch', item)} "
+        f"AND {allowed_enrolments_sql(EnrolmentEvent.REVIVED)} RETURNING enrolment.id"
     )
     return set(connection.execute(statement, parameters).scalars())
 
@@ -199,7 +208,8 @@ def exit_enrolments(connection: sa.Connection, enrolment_ids: Sequence[int], why
     item, parameters = id_rows(connection, enrolment_ids)
     statement = sa.text(
         f"UPDATE enrolment SET state = '{EnrolmentState.EXITED}', why = :why, since = :now, due_at = NULL FROM {item} "
-        f"WHERE enrolment.id = batch.id AND {allowed_enrolments_sql(EnrolmentEvent.EXITED)}"
+        f"WHERE enrolment.id = batch.id AND {_by_id(connection, 'batch', item)} "
+        f"AND {allowed_enrolments_sql(EnrolmentEvent.EXITED)}"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return connection.execute(statement, {"why": why.value, "now": now, **parameters}).rowcount
 
