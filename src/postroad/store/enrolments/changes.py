@@ -219,7 +219,8 @@ def record_goals(connection: sa.Connection, enrolment_ids: Sequence[int], now: d
     item, parameters = id_rows(connection, enrolment_ids)
     statement = sa.text(
         f"UPDATE enrolment SET goal_at = :now FROM {item} WHERE enrolment.id = batch.id "
-        f"AND enrolment.goal_at IS NULL AND {allowed_enrolments_sql(EnrolmentEvent.GOAL)}"
+        f"AND {_by_id(connection, 'batch', item)} AND enrolment.goal_at IS NULL "
+        f"AND {allowed_enrolments_sql(EnrolmentEvent.GOAL)}"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return connection.execute(statement, {"now": now, **parameters}).rowcount
 
