@@ -79,9 +79,15 @@ class UnavailableError(PostroadError):
 
 
 class StateError(PostroadError):
-    """The request is not possible in the current state."""
+    """The request is not possible in the current state. ``missing``: what it names does not exist."""
 
     exit_code = 7
+
+    def __init__(
+        self, message: str, *, where: str | None = None, remedy: str | None = None, missing: bool = False
+    ) -> None:
+        super().__init__(message, where=where, remedy=remedy)
+        self.missing = missing
 
 
 FEW_NAMES = 8
@@ -118,4 +124,4 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, listed_by: str =
         hints.append(f"Known: {', '.join(names)}." if names else f"There is no {kind} yet.")
     if listed_by:
         hints.append(f"`{listed_by}` lists them.")
-    return StateError(f"there is no {kind} named {name!r}", remedy=" ".join(hints) or None)
+    return StateError(f"there is no {kind} named {name!r}", remedy=" ".join(hints) or None, missing=True)

@@ -73,7 +73,10 @@ def _rows() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "touch", {"id": TOUCH, **of_step, "state": "unknown", "sender_id": None, "next_at": None}
     yield "delivery_event", {"touch_id": TOUCH, "state": "bounced", "blame": "us", "next_at": None}
     yield "bounce_mail", {"raw": None, "kind": "bounce", "verdict": "hard", "touch_id": TOUCH}
-    yield "suppression", {"reason": "manual", "audience_id": 0}
+    request = {"id": 7, "touch_id": TOUCH, "state": "planned", "fields": {}, "files": []}
+    yield "message_request", request  # The number that _value gives to touch.request_id.
+    yield "api_key", {"scope": "view", "revoked_at": None}
+    yield "suppression", {"reason": "manual", "also": None, "audience_id": 0}
     yield "cohort_pause", {"id": 1, "step_id": STEP, "evidence": "hard_bounces"}
     not_lifted = {"lifted_at": None, "lifted_by": None, "lifted_why": None}
     yield "cohort_pause", {"id": 2, "step_id": STEP, "evidence": "complaints", **not_lifted}

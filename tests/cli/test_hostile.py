@@ -50,6 +50,7 @@ OF_HOSTILE = ("--queue", "hostile")
 EXPLAINED = (
     *("recipient.address", "campaign.name", "step.name", "touch.reply"),
     *("delivery_event.reply", "delivery_event.cause", "bounce_mail.rule", "overflow.why"),
+    *("message_request.key", "message_request.requested_by"),
 )
 CALLS: dict[str, Call] = {
     # These read.
@@ -92,6 +93,7 @@ CALLS: dict[str, Call] = {
     "queue gate list": Call((), ("gate",)),
     "queue uncertain list": Call(OF_HOSTILE, ("lane", "worker")),
     "dkim record": Call(("ada",)),
+    "api-key list": Call((), ("api_key.name", "api_key.prefix")),
     "dns reports": Call((), ("dmarc_report_row.header_from", "tls_report_row.result")),
     "dns senders": Call((), ("sender_hold.reason",)),
     "db status": Call(()),
@@ -129,6 +131,8 @@ CALLS: dict[str, Call] = {
     "queue replay": Call(("--cause", bad("cause"), *OF_HOSTILE)),
     "queue cancel": Call(("73", *OF_HOSTILE)),
     "queue rebuild": Call(()),
+    "api-key create": Call((BAD, "--scope", "view", "--expires", BAD)),
+    "api-key revoke": Call((bad("api_key.name"),), ("api_key.name",)),
     "dkim keygen": Call(("--domain", "example.com", "--selector", "s", "--out", "[red]key.pem")),
     "dns canary": Call((BAD,)),
     "dns read-reports": Call(("bad.csv",)),

@@ -103,6 +103,7 @@ TYPOS = {
     ("queue uncertain list", "queue"): ["queue", "uncertain", "list", "--queue", "email:sent"],
     ("queue uncertain resolve", "job"): ["queue", "uncertain", "resolve", "4711", "dead"],
     ("queue uncertain resolve", "queue"): ["queue", "uncertain", "resolve", "1", "dead", "--queue", "email:sent"],
+    ("api-key revoke", "name"): ["api-key", "revoke", "shop"],
     ("dkim record", "sender"): ["dkim", "record", "adda"],
     ("dns canary", "sender"): ["dns", "canary", "adda"],
     ("dns reports", "domain"): ["dns", "reports", "--domain", "example.co"],
@@ -116,6 +117,7 @@ NEW = {
     ("event record", "name"): "it makes the event",
     ("event import", "event"): "it makes the events",
     ("suppression add", "addresses"): "it makes the suppression",
+    ("api-key create", "name"): "it makes the key",
     ("dkim keygen", "domain"): "the key is for any domain",
     ("dkim keygen", "selector"): "it makes the key",
     ("dns check", "domain"): "any domain can be checked",
@@ -128,7 +130,7 @@ NEW = {
 NO_NAMES = {
     *("rate", "drain", "metrics_host", "smtp", "lmtp", "host", "speed", "start", "within", "since", "to", "until"),
     *("for_", "reply", "reason", "by", "why", "deadline", "sender_ip", "helo", "resolver", "seed"),
-    *("at", "field", "key"),
+    *("at", "field", "key", "expires"),
     "where",
     *("persona", "algorithm"),  # One of a few words: any other word ends with 2, and a list of them.
 }

@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from postroad.app.context import AppContext
+from postroad.campaign.audience_file import AudienceFile, audience_file
 from postroad.campaign.content import CheckedContent
 from postroad.campaign.finding import PreflightFinding
 from postroad.campaign.link_check import LinkChecker, follow_links
 from postroad.campaign.preflight import PreflightReport, check
 from postroad.campaign.spam_score import spam_finding
 from postroad.dns.public_address import networks
-from postroad.errors import DataError
+from postroad.errors import DataError, PreflightError
 from postroad.smtp.tls import client_context
 
 Progress = Callable[[str, int, int], None]
@@ -67,6 +68,38 @@ async def preflight(
             findings += await _score(context, settings.rspamd, content)
             report("spam score", done, len(checked.contents))
     return replace(checked, findings=(*checked.findings, *findings), contents=())
+
+
+async def preflight_with_file(
+    context: AppContext, name: str, *, links: bool | None = None, progress: Progress | None = None
+) -> tuple[PreflightReport, AudienceFile | None]:
+    """Check a campaign before its launch, with the file that the launch imports first.
+
+    Args:
+        context: The open parts.
+        name: Name of the campaign.
+        links: Whether to follow links. None: as the setting `preflight.links` has it.
+        progress: Called while the work is done.
+
+    Returns:
+        The report, and the file of the campaign's audience, if it names one.
+
+    Raises:
+        StateError: No campaign has that name.
+        PreflightError: The file cannot be read.
+        UnavailableError: The database is unavailable.
+    """
+    try:
+        file = await asyncio.to_thread(audience_file, context.engine, name)
+    except DataError as error:
+        raise PreflightError(
+            f"the file of its audience is not readable: {error.message}",
+            where=error.where,
+            remedy="Restore the file, or correct audience.file and apply the campaign again. If only the host of "
+            "Prefect's worker has the file, launch the campaign there.",
+        ) from None
+    path = file.path if file is not None and file.to_import else None
+    return await preflight(context, name, file=path, links=links, progress=progress), file
 
 
 async def _score(context: AppContext, url: str, content: CheckedContent) -> list[PreflightFinding]:

@@ -80,7 +80,7 @@ def apply(
         campaign.audience_file = str(file.audience_file) if file.audience_file else None
         campaign.segment = segment
         campaign.job_class, campaign.time_zone = definition.job_class, zone
-        campaign.sending_window = definition.window_row
+        campaign.sending_window, campaign.transactional = definition.window_row, definition.transactional
         _set_policy(campaign, definition)
         _replace_steps(session, campaign, file)
         return _save(session, campaign)
@@ -255,6 +255,7 @@ def _reject_changes(
         "audience.where": campaign.segment["text"] if campaign.segment is not None else None,
         "window": campaign.sending_window,
         "overflow": campaign.overflow,
+        "transactional": campaign.transactional,
         **{name: (campaign.journey or {}).get(name) for name in ("entry", "exit", "goal")},
     }
     wanted = {
@@ -264,6 +265,7 @@ def _reject_changes(
         "audience.where": file.definition.audience.where if file.definition.audience is not None else None,
         "window": file.definition.window_row,
         "overflow": overflow,
+        "transactional": file.definition.transactional,
         **{name: (file.journey or {}).get(name) for name in ("entry", "exit", "goal")},
     }
     changed = [field for field in stored if stored[field] != wanted[field]]

@@ -14,7 +14,7 @@ from postroad.campaign.calendar import DAYS
 from postroad.campaign.conditions import AnyField, ConditionReader
 from postroad.campaign.correction import CorrectsField
 from postroad.campaign.entry import EntryKind
-from postroad.campaign.entry_field import EntryDefinition, EntryField, entry_row
+from postroad.campaign.entry_field import EntryDefinition, EntryField, entry_row, is_api_entry
 from postroad.campaign.file_access import ALLOW_IT, FileRefusedError, FileRules
 from postroad.campaign.frequency import FrequencyField, require_class
 from postroad.campaign.step_rows import StepContent, StepSource, read_text, step_rows
@@ -89,6 +89,9 @@ class CampaignDefinition(Strict):
     holidays: bool = Field(default=False, description="no mail on days off and the recipient's public holidays")
     frequency: FrequencyField | None = Field(default=None, description="class of its frequency cap; unset: normal")
     overflow: OverflowDefinition | None = Field(default=None, description="other senders; unset: none")
+    transactional: bool = Field(
+        default=False, description="with entry: api, requests may be for mail that people must get, such as a receipt"
+    )
     entry: EntryField = Field(default=EntryDefinition(), description="how recipients enter: launch, joined, …")
     exit: str | None = Field(
         default=None,
@@ -111,10 +114,31 @@ class CampaignDefinition(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _correction_is_urgent(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("corrects") is not None:
+    def _set_urgent_defaults(cls, values: Any) -> Any:
+        """Set the defaults of mail that is not to wait: corrections, and messages that a program requests."""
+        if not isinstance(values, dict):
+            return values
+        if values.get("corrects") is not None:
             return {"class": "urgent", "frequency": "ignore", **values}
+        if is_api_entry(values.get("entry")):
+            # A reply to one message says nothing about the next one.
+            own = {"frequency": "ignore"} if values.get("transactional") is True else {}
+            return {"class": "urgent", "on_reply": "continue", **own, **values}
         return values
+
+    @model_validator(mode="after")
+    def _requested_messages_have_one_step(self) -> Self:
+        if not is_api_entry(self.entry):
+            if self.transactional:
+                raise ValueError("transactional is only for a campaign with entry: api, whose messages are requested")
+            return self
+        if len(self.steps) != 1 or not isinstance(self.steps[0], EmailStep) or self.steps[0].at is not None:
+            raise ValueError("entry: api is for one email step without at: each request is one message, sent at once")
+        if self.exit is not None or self.goal is not None:
+            raise ValueError("exit and goal are for recipients who are enrolled. With entry: api none is")
+        if self.audience is not None and self.audience.where is not None:
+            raise ValueError("audience.where is not used with entry: api: the request names the recipient")
+        return self
 
     @model_validator(mode="after")
     def _has_one_source_of_recipients(self) -> Self:

@@ -16,6 +16,7 @@ class EntryKind(StrEnum):
     JOINED = "joined"  # a member joins the audience
     EVENT = "event"  # a member does something
     DATE = "date"  # a date of a member comes
+    API = "api"  # nothing: a program requests each message
 
 
 class CampaignEntry:
@@ -34,6 +35,11 @@ class CampaignEntry:
     def of(cls, campaign: Campaign) -> CampaignEntry:
         """Return the entry of a campaign."""
         return cls((campaign.journey or {}).get("entry"))
+
+    @property
+    def by_request(self) -> bool:
+        """Whether a program requests each message, and no recipient is enrolled."""
+        return self.kind is EntryKind.API
 
     @property
     def stays_open(self) -> bool:

@@ -34,7 +34,13 @@ def _mapping(value: object) -> object:
 EntryField = Annotated[EntryDefinition, BeforeValidator(_mapping)]
 
 _EVENT: Final = re.compile(r"\s*event\s*\(", re.IGNORECASE)
-_ALLOWED: Final = "Write launch, joined, event('name') or a date, as in date(trial_ends) - 7d."
+_ALLOWED: Final = "Write launch, joined, api, event('name') or a date, as in date(trial_ends) - 7d."
+
+
+def is_api_entry(entry: object) -> bool:
+    """Return whether an entry, as written or as read, is the one for messages that a program requests."""
+    on = entry.on if isinstance(entry, EntryDefinition) else entry.get("on") if isinstance(entry, dict) else entry
+    return isinstance(on, str) and on.strip().lower() == EntryKind.API
 
 
 def entry_row(definition: EntryDefinition, conditions: ConditionReader, where: str) -> dict[str, Any] | None:
@@ -56,6 +62,8 @@ def entry_row(definition: EntryDefinition, conditions: ConditionReader, where: s
         return None
     if word == EntryKind.JOINED:
         return {"kind": EntryKind.JOINED.value, "existing": definition.existing}
+    if word == EntryKind.API:
+        return {"kind": EntryKind.API.value}
     if word.isidentifier():
         raise ConfigError(f"{definition.on!r} is not an entry", where=where, remedy=_ALLOWED)
     if _EVENT.match(definition.on):

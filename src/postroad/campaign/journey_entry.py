@@ -76,7 +76,7 @@ def enrol_entrants(context: PassContext) -> int:
             return _enrol_by_event(context, campaign, entry, cursor)
         case EntryKind.DATE:
             return _enrol_by_date(context, campaign, entry, cursor)
-        case EntryKind.LAUNCH:
+        case EntryKind.LAUNCH | EntryKind.API:
             return 0
 
 

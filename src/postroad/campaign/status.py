@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
-from postroad.campaign.entry import CampaignEntry, is_open
+from postroad.campaign.entry import CampaignEntry, EntryKind, is_open
 from postroad.store.campaign import Campaign, CampaignState, Step, StepKind, find_campaign, steps_of
 from postroad.store.engine import read, write
 from postroad.store.enrolment import EnrolmentState, ExitReason, StepEnrolments, any_active, enrolments_by_step
@@ -49,12 +49,17 @@ class PlaceSummary:
 class JourneySummary:
     """Enrolments of a journey: enrolled = active + completed + exited, at every step and for all steps.
 
-    ``entry``: how recipients enter: launch, joined, event or date. ``open``: whether more may enter.
+    ``entry``: how recipients enter: launch, joined, event, date or api. ``open``: whether more may enter.
     """
 
     entry: str
     open: bool
     places: tuple[PlaceSummary, ...]
+
+    @property
+    def by_request(self) -> bool:
+        """Whether a program requests each message, and no recipient is enrolled."""
+        return self.entry == EntryKind.API
 
     @property
     def enrolled(self) -> int:
@@ -135,7 +140,7 @@ def _summary(connection: sa.Connection, campaign: Campaign) -> CampaignSummary:
     return CampaignSummary(
         campaign=campaign.name,
         state=campaign.state,
-        audience=journey.enrolled if journey is not None else steps[0].touches if steps else 0,
+        audience=_audience(journey, steps),
         steps=steps,
         launched_at=campaign.launched_at,
         next_due_at=_next_due_at(connection, campaign.id),
@@ -145,6 +150,12 @@ def _summary(connection: sa.Connection, campaign: Campaign) -> CampaignSummary:
         launch_error=campaign.launch_error,
         journey=journey,
     )
+
+
+def _audience(journey: JourneySummary | None, steps: Sequence[StepSummary]) -> int:
+    if journey is not None and not journey.by_request:
+        return journey.enrolled
+    return steps[0].touches if steps else 0
 
 
 def _next_due_at(connection: sa.Connection, campaign_id: int) -> datetime | None:

@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, ListedCommand] = {
     "up": ListedCommand("local:up", "Start everything on this machine, until Ctrl-C."),
     "demo": ListedCommand("local:demo", "Run the example campaign once, on embedded parts. No mail leaves."),
     "down": ListedCommand("local:down", "Stop the embedded queue server of the state folder. Its data is kept."),
+    "api-key": ListedCommand("api_key:app", "Make, list and revoke keys of the HTTP API."),
     "explain": ListedCommand("explain:explain", "Explain a person's mail: what holds it, and what happened to it."),
     "campaign": ListedCommand("campaign:app", "Apply, launch, watch, pause and cancel campaigns."),
     "advance": ListedCommand("advance:advance", "Plan and submit what is due in all running campaigns, once."),

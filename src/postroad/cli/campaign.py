@@ -28,7 +28,7 @@ from postroad.cli.output import (
     print_warning,
     progress_bars,
 )
-from postroad.errors import DataError, PostroadError, PreflightError, UsageError
+from postroad.errors import PostroadError, UsageError
 
 if TYPE_CHECKING:
     from postroad.app.context import AppContext
@@ -115,8 +115,7 @@ def launch(
     Nothing is started where preflight fails (exit code 5), or the campaign does not exist, has ended or was paused by
     `postroad campaign pause` (exit code 7). `postroad campaign status` says why a launch failed later.
     """
-    from postroad.local.prefect_api import open_prefect
-    from postroad.operations.campaign_runs import require_launchable
+    from postroad.local.campaign_launch import start_launch
 
     if links and not dry_run:
         raise UsageError("--links is for a dry run", remedy="Add --dry-run, or set preflight.links for every launch.")
@@ -124,42 +123,22 @@ def launch(
         _dry_run(name, links=links, as_json=as_json)
         return
 
-    async def start(context: AppContext) -> tuple[str, str]:
-        await asyncio.to_thread(require_launchable, context.engine, name)
-        report, _ = await _preflight(context, name, quiet=as_json)
-        report.require_ok()
-        async with open_prefect(context.settings) as prefect:
-            run_id = await prefect.run_deployment("campaign/campaign", {"params": {"campaign": name}})
-            return str(run_id), prefect.url_of(run_id)
-
-    run_id, url = with_context(start)
+    with progress_bars(quiet=as_json) as bars:
+        started = with_context(lambda context: start_launch(context, name, progress=bars))
     if as_json:
-        print_json({"campaign": name, "flow_run": run_id, "url": url})
+        print_json({"campaign": name, "flow_run": started.run_id, "url": started.url})
     else:
-        print_line(f"campaign {name} is being launched: {url}")
+        print_line(f"campaign {name} is being launched: {started.url}")
         print_line(f"`postroad campaign status {name}` shows its progress.")
 
 
 async def _preflight(
     context: AppContext, name: str, *, quiet: bool, links: bool | None = None
 ) -> tuple[PreflightReport, AudienceFile | None]:
-    """Check a campaign, and return the file of its audience. Raises PreflightError if the file cannot be read."""
-    from postroad.app.preflight import preflight
-    from postroad.campaign.audience_file import audience_file
+    from postroad.app.preflight import preflight_with_file
 
-    try:
-        file = await asyncio.to_thread(audience_file, context.engine, name)
-    except DataError as error:
-        raise PreflightError(
-            f"the file of its audience is not readable: {error.message}",
-            where=error.where,
-            remedy="Restore the file, or correct audience.file and apply the campaign again. If only the host of "
-            "Prefect's worker has the file, launch the campaign there.",
-        ) from None
     with progress_bars(quiet=quiet) as bars:
-        path = file.path if file is not None and file.to_import else None
-        report = await preflight(context, name, file=path, links=links, progress=bars)
-    return report, file
+        return await preflight_with_file(context, name, links=links, progress=bars)
 
 
 def _dry_run(name: str, *, links: bool, as_json: bool) -> None:
@@ -270,7 +249,9 @@ app.command("recall")(recall)
 @app.command("pause")
 def pause(name: NameArgument, as_json: JsonOption = False) -> None:
     """Let nothing more of a campaign leave. What is on the wire finishes."""
-    with_context(lambda context: _with_queue(context, "pause", name))
+    from postroad.app.campaign_acts import pause as pause_campaign
+
+    with_context(lambda context: pause_campaign(context, name, by="`postroad campaign pause`"))
     if as_json:
         print_json({"campaign": name, "state": "paused"})
     else:
@@ -280,22 +261,13 @@ def pause(name: NameArgument, as_json: JsonOption = False) -> None:
 @app.command("resume")
 def resume(name: NameArgument, as_json: JsonOption = False) -> None:
     """Resume a paused campaign. No message is sent twice."""
-    with_context(lambda context: _with_queue(context, "resume", name))
+    from postroad.app.campaign_acts import resume as resume_campaign
+
+    with_context(lambda context: resume_campaign(context, name))
     if as_json:
         print_json({"campaign": name, "state": "running"})
     else:
         print_line(f"campaign {name} resumed")
-
-
-async def _with_queue(context: AppContext, verb: str, name: str) -> None:
-    from postroad.delivery.submit import queue_name
-    from postroad.operations import campaigns
-
-    queue = await context.queue(await asyncio.to_thread(queue_name, context.engine, name))
-    if verb == "pause":
-        await campaigns.pause(context.engine, queue, name, by="`postroad campaign pause`", now=context.clock.now())
-    else:
-        await campaigns.resume(context.engine, queue, name)
 
 
 @app.command("close")
@@ -304,12 +276,9 @@ def close(name: NameArgument, as_json: JsonOption = False) -> None:
 
     For campaigns with `entry: joined`, an event or a date, which do not finish by themselves.
     """
-    from postroad.operations import campaigns
+    from postroad.app.campaign_acts import close as close_campaign
 
-    async def work(context: AppContext) -> None:
-        await asyncio.to_thread(campaigns.close, context.engine, name, context.clock.now())
-
-    with_context(work)
+    with_context(lambda context: close_campaign(context, name))
     if as_json:
         print_json({"campaign": name, "entry": "closed"})
     else:
@@ -323,17 +292,11 @@ def cancel(
     as_json: JsonOption = False,
 ) -> None:
     """End a campaign for good. What is on the wire finishes; everything that waits is cancelled."""
-    from postroad.delivery.submit import queue_name
-    from postroad.operations import campaigns
+    from postroad.app.campaign_acts import cancel as cancel_campaign
 
     if not yes:
         confirm(f"End campaign {name} for good?")
-
-    async def work(context: AppContext) -> int:
-        queue = await context.queue(await asyncio.to_thread(queue_name, context.engine, name))
-        return await campaigns.cancel(context.engine, queue, name, context.clock.now())
-
-    cancelled = with_context(work)
+    cancelled = with_context(lambda context: cancel_campaign(context, name))
     if as_json:
         print_json({"campaign": name, "state": "cancelled", "cancelled": cancelled})
     else:

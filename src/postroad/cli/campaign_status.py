@@ -58,7 +58,7 @@ def status(
             ["step", "touches", *used],
             ([step.name, step.touches, *(step.counts[state] for state in used)] for step in each.steps),
         )
-        if each.journey is not None:
+        if each.journey is not None and not each.journey.by_request:
             _print_journey(each.campaign, each.journey)
         for line in _notes(each):
             print_text(f"{line}\n")
@@ -119,7 +119,9 @@ def _notes(summary: CampaignSummary) -> list[str]:
         since = f" since {summary.paused_at:%Y-%m-%d %H:%M:%S} UTC" if summary.paused_at else ""
         by = f" by {summary.paused_by}" if summary.paused_by else ""
         notes.append(f"paused{since}{by}; `postroad campaign resume {summary.campaign}` resumes it")
-    if summary.journey is not None and summary.journey.open:
+    if summary.journey is not None and summary.journey.open and summary.journey.by_request:
+        notes.append(f"a program requests its messages, until `postroad campaign close {summary.campaign}`")
+    elif summary.journey is not None and summary.journey.open:
         notes.append(
             f"recipients enter it ({summary.journey.entry}) until `postroad campaign close {summary.campaign}`"
         )

@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 
 from postroad.app.context import AppContext
+from postroad.app.suppressions import lift_suppressions
 from postroad.campaign.suppression_file import EntryDefaults, read_entries, suppression_key, write_entries
 from postroad.cli.context import with_context
 from postroad.cli.options import LimitOption
 from postroad.cli.output import DataStream, JsonOption, print_json, print_line, print_table
-from postroad.errors import DataError, StateError, UsageError
-from postroad.mail.address_hash import is_hash
+from postroad.errors import DataError, UsageError
 from postroad.printable import counted
 from postroad.store import suppression as store
 from postroad.store.engine import read
@@ -131,29 +131,14 @@ def lift(
     if not reason.strip():
         raise UsageError("a suppression is lifted for a reason", remedy="Say it: --reason 'asked for it by phone'.")
     keys = [_key(address, suppression_key) for address in addresses]
+    who = by.strip() or getpass.getuser()
 
     async def work(context: AppContext) -> list[store.Suppression]:
-        in_clear = [key for key in keys if not key.startswith("@") and not is_hash(key)]
-        hashes = [hashed for key in in_clear for hashed in (context.hash_of(key), *context.hash_of.older(key))]
-
-        def lifted() -> list[store.Suppression]:
-            audience_id = None if audience is None else _audience_id(context, audience)
-            return store.lift(
-                context.engine,
-                [*keys, *hashes],
-                audience_id,
-                by=by.strip() or getpass.getuser(),
-                why=reason.strip(),
-                now=context.clock.now(),
-            )
-
-        return await asyncio.to_thread(lifted)
+        return await asyncio.to_thread(lift_suppressions, context, keys, audience, by=who, why=reason)
 
     lifted = with_context(work)
-    if not lifted:
-        raise StateError("nothing of this is suppressed", remedy="`postroad suppression list` shows what is.")
     if as_json:
-        print_json([one.model_dump(mode="json") for one in lifted])
+        print_json([one.model_dump(mode="json", exclude={"also"}) for one in lifted])
     else:
         print_line(f"{len(lifted):,} lifted")
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import sqlalchemy as sa
 
 from postroad.campaign.message import StepMessage, step_message
 from postroad.clock import Clock
+from postroad.delivery.job import AttachedFile
 from postroad.errors import ConfigError
+from postroad.mail.body import File
 from postroad.mail.dkim import DkimSigner
 from postroad.mail.token import TokenSigner
 from postroad.settings import Service
+from postroad.store.campaign import stored_files
 from postroad.store.engine import read
 
 FAILED_STEP_MS = 60_000
@@ -74,6 +78,30 @@ class CompiledSteps:
             self._steps[key] = task
             self._failed_until_ms[key] = self._clock.now_ms() + FAILED_STEP_MS
         return await asyncio.shield(task)
+
+    async def with_files(self, step: StepMessage, files: Sequence[AttachedFile]) -> StepMessage:
+        """Return a step with further attachments, for one message.
+
+        Args:
+            step: The step.
+            files: The files.
+
+        Returns:
+            The step; unchanged without files.
+
+        Raises:
+            ConfigError: A file is not in the database.
+        """
+        return await asyncio.to_thread(self._with_files, step, files) if files else step
+
+    def _with_files(self, step: StepMessage, files: Sequence[AttachedFile]) -> StepMessage:
+        with read(self._engine) as connection:
+            octets = stored_files(connection, {file.digest for file in files})
+        missing = [file.name for file in files if file.digest not in octets]
+        if missing:
+            raise ConfigError(f"the attachment {missing[0]!r} is not in the database")
+        attached = [File(name=file.name, media_type=file.media_type, octets=octets[file.digest]) for file in files]
+        return replace(step, message=step.message.with_files(attached))
 
     def _load(self, step_id: int, sender_id: int) -> StepMessage:
         with read(self._engine) as connection:

@@ -22,6 +22,14 @@ def queue_of(campaign: Campaign) -> str:
     return WARMUP_QUEUE if campaign.warmup else SEND_QUEUE
 
 
+class AttachedFile(msgspec.Struct, frozen=True, array_like=True):
+    """A file that one message has in addition to those of its step. ``digest``: of the stored file."""
+
+    name: str
+    media_type: str
+    digest: str
+
+
 class SendJob(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_defaults=True):
     """The job of one touch. It contains the fields of the recipient; templates stay in the store."""
 
@@ -41,6 +49,9 @@ class SendJob(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_def
     """The recipient's country, with its subdivision, of a campaign with holidays: ``DE-BY``. Empty: not known."""
     sender_id: int = 0
     """Id of the sender that replaces the campaign's own sender. 0: it is not replaced."""
+
+    files: tuple[AttachedFile, ...] = ()
+    """Files of this message alone, as a program requested it."""
 
     @property
     def receiver(self) -> Receiver:

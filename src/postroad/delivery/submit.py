@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from postroad.campaign.holidays import COUNTRY_FIELD, SUBDIVISION_FIELD, place_of
-from postroad.delivery.job import SendJob, encode_job, job_id, lane_of, queue_of
+from postroad.delivery.job import AttachedFile, SendJob, encode_job, job_id, lane_of, queue_of
 from postroad.delivery.provider_lookup import Providers
 from postroad.dns.providers import OTHER_PROVIDERS, provider_table
 from postroad.gates.controller import GateController
@@ -199,7 +199,9 @@ def touch_rows(connection: sa.Connection, touch_ids: Collection[int]) -> Sequenc
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
     statement = sa.text(
         "SELECT touch.id, touch.step_id, touch.due_at, touch.next_at, recipient.address, recipient.attributes, "
-        "recipient.time_zone, mail_domain.provider, mail_domain.site, COALESCE(touch.sender_id, 0) AS sender_id "
+        "recipient.time_zone, mail_domain.provider, mail_domain.site, COALESCE(touch.sender_id, 0) AS sender_id, "
+        # Subqueries look up the few requests of the batch. For a join, the database may read all of them.
+        f"{_of_request('fields')}, {_of_request('files')} "
         f"FROM {item} JOIN touch ON touch.id = batch.id JOIN recipient ON recipient.id = touch.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
         "ORDER BY touch.due_at, touch.id"
@@ -214,8 +216,17 @@ def touch_rows(connection: sa.Connection, touch_ids: Collection[int]) -> Sequenc
         sa.column("provider", sa.Text()),
         sa.column("site", sa.Text()),
         sa.column("sender_id", sa.Integer()),
+        sa.column("request_fields", sa.JSON()),
+        sa.column("request_files", sa.JSON()),
     )
     return connection.execute(statement, parameters).all()
+
+
+def _of_request(name: str) -> str:
+    return (
+        "CASE WHEN touch.request_id <> 0 THEN (SELECT message_request."
+        f"{name} FROM message_request WHERE message_request.id = touch.request_id) END AS request_{name}"
+    )
 
 
 async def enqueue_by_id(
@@ -265,7 +276,9 @@ def _jobs_by_lane(
     has_holidays = bool(plan.campaign.sending_window and plan.campaign.sending_window.get("holidays"))
     receivers: dict[str, tuple[Receiver, str]] = {}
     lanes: dict[tuple[int, Receiver], list[Job]] = defaultdict(list)
-    for touch_id, step_id, due_at, next_at, address, attributes, zone, provider, known_site, sender_id in rows:
+    for row in rows:
+        touch_id, step_id, due_at, next_at, address, attributes, zone, provider, known_site, sender_id, own, files = row
+        attributes = {**attributes, **own} if own else attributes
         domain = domain_of(address)
         if domain not in receivers:
             receivers[domain] = _receiver(domain, provider, known_site, plan.options.shaping, busy)
@@ -281,6 +294,7 @@ def _jobs_by_lane(
             shaping_overrides=receiver.shaping_overrides,
             sender_id=sender_id,
             place=_place(attributes) if has_holidays else "",
+            files=tuple(AttachedFile(**file) for file in files or ()),
         )
         due_ms = epoch_ms(due_at)
         lanes[sender_id, receiver].append(

@@ -147,13 +147,14 @@ def _chosen(engine: sa.Engine, campaign_id: int, step_id: int, share: int, *, wh
     if last == 0:
         return
     chunks = max(ceil(share / CHUNK), 1)
-    after, taken = first - 1, 0
+    after, after_request, taken = first - 1, 0, 0
     while whole or taken < chunks:
-        if not whole:
-            after = max(after, first - 1 + (last - first + 1) * taken // chunks)
+        begin = first - 1 + (last - first + 1) * taken // chunks
+        if not whole and begin > after:
+            after, after_request = begin, 0
         with read(engine) as connection:
-            page = touch_page(connection, campaign_id, step_id, after=after, limit=CHUNK)
+            page = touch_page(connection, campaign_id, step_id, after=after, after_request=after_request, limit=CHUNK)
         if not page:
             return
         yield [touch.id for touch in page]
-        after, taken = page[-1].recipient_id, taken + 1
+        after, after_request, taken = page[-1].recipient_id, page[-1].request_id, taken + 1

@@ -153,7 +153,7 @@ def _shared(connection: sa.Connection, context: AppContext) -> SharedFacts:
 
 def _suppression(connection: sa.Connection, context: AppContext, touch: FoundTouch) -> FoundSuppression | None:
     candidates = (
-        suppression_of(connection, touch.address, touch.audience_id, hashed)
+        suppression_of(connection, touch.address, touch.audience_id, hashed, transactional=touch.transactional)
         for hashed in hashes_of(context, touch.address)
     )
     return next((candidate for candidate in candidates if candidate is not None), None)

@@ -21,6 +21,7 @@ from postroad.store import touch_history
 from postroad.store.bounce import BounceEffectKind
 from postroad.store.enrolment import EnrolmentState
 from postroad.store.ledger import TouchState
+from postroad.store.message_request import requests_of_touches
 from postroad.store.person_history import KnownEnrolment, Membership
 from postroad.store.recipient import Recipient
 from postroad.store.recipient_event import KnownEvent
@@ -42,6 +43,7 @@ class TimelineKind(StrEnum):
     GOAL = "goal"  # the person reached its goal
     LEFT = "left"  # the person completed or exited it
     LAUNCHED = "launched"
+    REQUESTED = "requested"  # a program requested the message
     DUE = "due"
     OVERFLOW = "overflow"
     ATTEMPT = "attempt"
@@ -121,6 +123,10 @@ def timeline(connection: sa.Connection, person: PersonRows, touches: Sequence[Fo
             entries.append(_of_mail(mail, by_id[mail.touch_id]))
         for effect in touch_history.returned_effects(connection, ids):
             entries.append(_of_effect(effect, by_id[effect.touch_id]))
+        for request in requests_of_touches(connection, ids).values():
+            touch, what = by_id[request.touch_id], "a transactional message" if request.transactional else "it"
+            words = f"API key {request.requested_by} requested {what}, with the idempotency key {request.key}."
+            entries.append(_about(touch, request.created_at, TimelineKind.REQUESTED, words))
         for move in touch_history.sender_moves(connection, ids):
             words = f"Overflow gave it from sender {move.from_sender} to {move.sender}: {move.why}."
             entries.append(_about(by_id[move.touch_id], move.at, TimelineKind.OVERFLOW, words))

@@ -118,6 +118,7 @@ class CompiledMessage:
         service: The mail service that sends the messages, if any.
         subject_prefix: Text before every subject.
         marks: Additional header fields, each with its CRLF.
+        files: The files that ``entity`` contains.
     """
 
     sender: SenderIdentity
@@ -132,6 +133,7 @@ class CompiledMessage:
     service: Service | None = None
     subject_prefix: str = ""
     marks: tuple[bytes, ...] = ()
+    files: tuple[File, ...] = ()
 
     @property
     def fields(self) -> frozenset[str]:
@@ -160,6 +162,11 @@ class CompiledMessage:
         """Render the parts with a recipient's fields and the reserved ones. Raises DataError if a template fails."""
         subject, text = self._subject(merged), self.text.render(merged)
         return Rendering(subject, text, self.html.render(merged) if self.html is not None else None)
+
+    def with_files(self, files: Sequence[File]) -> CompiledMessage:
+        """Return this message with further attachments, after those of its step."""
+        entity = message_entity(self.text, self.html, (*self.files, *files))
+        return replace(self, entity=entity, precompiled=precompile(entity.body), files=(*self.files, *files))
 
     def reserved_fields(self, touch_id: int, address: str) -> dict[str, str]:
         """Return the merge fields that Postroad fills in."""
@@ -322,6 +329,7 @@ def compile_message(
         public_url=public_url,
         dkim=dkim,
         service=service,
+        files=tuple(source.files),
     )
 
 

@@ -82,6 +82,11 @@ class Campaign(SQLModel, table=True):
         sa_column_kwargs={"server_default": sa.false()},
         description="one day's mail to the seed list of a warmup, which has a queue of its own",
     )
+    transactional: bool = Field(
+        default=False,
+        sa_column_kwargs={"server_default": sa.false()},
+        description="a program may request messages of it that are sent to recipients who unsubscribed, too",
+    )
     frequency: str | None = Field(
         default=None,
         sa_type=sa.String(100),
@@ -212,7 +217,7 @@ def find_campaign(connection: sa.Connection, name: str, *, for_update: bool = Fa
     if campaign is None:
         error = unknown_name("campaign", name, campaign_names(connection), listed_by="postroad campaign status")
         remedy = f"{error.remedy} `postroad campaign apply FILE` makes one from its campaign.yaml."
-        raise StateError(error.message, remedy=remedy)
+        raise StateError(error.message, remedy=remedy, missing=True)
     session.expunge_all()
     return campaign
 

@@ -299,14 +299,15 @@ def mark_announced(connection: sa.Connection, ids: Sequence[int], now: datetime)
 def due_queued(connection: sa.Connection, step_id: int, now: datetime, chunk: int) -> Iterator[list[int]]:
     """Yield the queued touches of a step whose time has come, a chunk at a time."""
     statement = sa.text(
-        f"SELECT id, recipient_id FROM touch WHERE {_OF_STEP} AND state = 'queued' AND due_at <= :now "
-        "AND (next_at IS NULL OR next_at <= :now) AND recipient_id > :after ORDER BY recipient_id LIMIT :chunk"
+        f"SELECT id, recipient_id, request_id FROM touch WHERE {_OF_STEP} AND state = 'queued' AND due_at <= :now "
+        "AND (next_at IS NULL OR next_at <= :now) AND (recipient_id, request_id) > (:after, :after_request) "
+        "ORDER BY recipient_id, request_id LIMIT :chunk"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
-    after = 0
+    after = after_request = 0
     while True:
-        values = {"step_id": step_id, "now": now, "after": after, "chunk": chunk}
+        values = {"step_id": step_id, "now": now, "after": after, "after_request": after_request, "chunk": chunk}
         found = connection.execute(statement, values).all()
         if not found:
             return
         yield [row.id for row in found]
-        after = found[-1].recipient_id
+        after, after_request = found[-1].recipient_id, found[-1].request_id

@@ -61,7 +61,7 @@ class Touch(SQLModel, table=True):
 
     __tablename__ = "touch"
     __table_args__ = (
-        sa.UniqueConstraint("campaign_id", "step_id", "recipient_id"),
+        sa.UniqueConstraint("campaign_id", "step_id", "recipient_id", "request_id", name="touch_key"),
         sa.Index(
             "ix_touch_planned",
             "campaign_id",
@@ -121,6 +121,12 @@ class Touch(SQLModel, table=True):
         default=False,
         sa_column_kwargs={"server_default": sa.false()},
         description="if it fails, its enrolment is to exit",
+    )
+    request_id: int = Field(
+        default=0,
+        sa_type=sa.BigInteger,
+        sa_column_kwargs={"server_default": sa.text("0")},
+        description="the request of a program that it is made for; 0: its campaign planned it",
     )
 
 

@@ -79,6 +79,14 @@ def domains_to_look_up(
     return list(connection.execute(statement, values).scalars())
 
 
+def known_domains(connection: sa.Connection, domains: Collection[str], now: datetime) -> set[str]:
+    """Return those of these domains that were looked up and have not expired."""
+    statement = sa.text("SELECT domain FROM mail_domain WHERE domain IN :domains AND expires_at > :now").bindparams(
+        sa.bindparam("domains", type_=sa.Text(), expanding=True), sa.bindparam("now", type_=UtcDateTime())
+    )
+    return set(connection.execute(statement, {"domains": list(domains), "now": now}).scalars())
+
+
 def known_providers(connection: sa.Connection, domains: Collection[str]) -> dict[str, tuple[str, str]]:
     """Return provider and site of each of these domains that is known."""
     statement = sa.text("SELECT domain, provider, site FROM mail_domain WHERE domain IN :domains").bindparams(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from typing import NoReturn
 
 import sqlalchemy as sa
 
 from postroad.errors import ConfigError
-from postroad.store.engine import read, write
+from postroad.store.engine import read, translate_db_errors, write, write_connection
 
 _LOCK_KEY = 0x706F7374  # key of PostgreSQL's advisory lock: a number that no other user of this database takes
 _FOLDER = files("postroad.store") / "migrations"
@@ -25,7 +27,7 @@ def upgrade(engine: sa.Engine) -> str:
     Raises:
         ConfigError: A newer version made the schema.
     """
-    with write(engine) as connection:
+    with _upgrading(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
         current = _revision_in(connection)
@@ -34,6 +36,36 @@ def upgrade(engine: sa.Engine) -> str:
         if current != newest_revision():
             run_migrations(connection, "head")
     return newest_revision()
+
+
+@contextmanager
+def _upgrading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Run the block in a transaction that may copy a table on SQLite, to which rows of other tables refer.
+
+    Foreign keys are not enforced meanwhile, and are checked before the commit (https://sqlite.org/lang_altertable,
+    section 7).
+
+    Yields:
+        The connection.
+
+    Raises:
+        RuntimeError: A row refers to no row.
+    """
+    if engine.dialect.name != "sqlite":
+        with write(engine) as connection:
+            yield connection
+        return
+    with translate_db_errors(), write_connection(engine) as connection:
+        outside = connection.connection.driver_connection  # In a transaction the pragma has no effect.
+        assert outside is not None  # noqa: S101  (connected)
+        outside.execute("PRAGMA foreign_keys = OFF")
+        try:
+            with connection.begin():
+                yield connection
+                if connection.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+                    raise RuntimeError("a migration left a row that refers to no row")
+        finally:
+            outside.execute("PRAGMA foreign_keys = ON")
 
 
 def run_migrations(connection: sa.Connection, revision: str) -> None:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import msgspec
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field, SQLModel, col
 
 from postroad.errors import unknown_name
 from postroad.store.bulk import id_rows, json_rows
@@ -225,6 +225,31 @@ def _upsert_postgresql(connection: sa.Connection, new: Sequence[NewRecipient], b
         f"SELECT :audience_id, kept.id, :import_id, :now FROM kept {_MEMBER}"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return connection.execute(statement, {"now": now, **by._asdict(), **parameters}).rowcount
+
+
+def insert_recipient(connection: sa.Connection, address: str, domain: str, now: datetime) -> int:
+    """Return the id of the recipient with a normalised address, who is inserted if the address is not known."""
+    statement = sa.text(
+        "INSERT INTO recipient (address, domain, attributes, created_at) VALUES (:address, :domain, '{}', :now) "
+        "ON CONFLICT (address) DO NOTHING"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    connection.execute(statement, {"address": address, "domain": domain, "now": now})
+    known = sa.text("SELECT id FROM recipient WHERE address = :address")
+    return int(connection.execute(known, {"address": address}).scalar_one())
+
+
+def set_attributes(
+    connection: sa.Connection, recipient_id: int, time_zone: str | None, attributes: dict[str, Any]
+) -> None:
+    """Replace the time zone and all merge fields of a recipient."""
+    values = {"time_zone": time_zone, "attributes": attributes}
+    connection.execute(sa.update(Recipient).where(col(Recipient.id) == recipient_id).values(**values))
+
+
+def is_member(connection: sa.Connection, audience_id: int, recipient_id: int) -> bool:
+    """Return whether a recipient is a member of an audience."""
+    statement = sa.text("SELECT 1 FROM audience_member WHERE audience_id = :audience AND recipient_id = :recipient")
+    return connection.execute(statement, {"audience": audience_id, "recipient": recipient_id}).first() is not None
 
 
 def addresses_of_touches(connection: sa.Connection, touch_ids: Sequence[int]) -> list[str]:

@@ -17,6 +17,7 @@ from sqlmodel import Field, SQLModel
 
 from postroad.store.bulk import json_rows
 from postroad.store.engine import read, write
+from postroad.store.further_reason import record_further_reasons
 from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime, sql_time
 
 EVERYWHERE = 0
@@ -52,6 +53,11 @@ class Suppression(SQLModel, table=True):
     number: int | None = Field(
         default=None, sa_type=sa.BigInteger, index=True, description="ascending in the order of insertion"
     )
+    also: SuppressionReason | None = Field(
+        default=None,
+        sa_type=StrEnumType(SuppressionReason),
+        description="of an unsubscribe: another reason, for which it holds for transactional messages, too",
+    )
 
 
 class LiftedSuppression(SQLModel, table=True):
@@ -84,15 +90,32 @@ PERMISSION_AUDIENCE = "COALESCE(campaign.permission_audience_id, campaign.audien
 """SQL expression of the audience whose suppressions hold for a campaign."""
 
 
-def suppressed_sql(hashed: str | None = None) -> str:
+def transactional_sql(request: str) -> str:
+    """Return the SQL condition that a request is one for a transactional message. ``request``: SQL of its id."""
+    # Not EXISTS: PostgreSQL might read all requests into a hash table.
+    return (
+        "COALESCE((SELECT message_request.transactional FROM message_request "
+        f"WHERE message_request.id = {request}), false)"
+    )
+
+
+HOLDS_ALWAYS = "(suppression.reason <> 'unsubscribe' OR suppression.also IS NOT NULL)"
+"""SQL condition that a suppression holds for transactional messages, too: it is not only an unsubscribe."""
+
+
+def suppressed_sql(hashed: str | None = None, *, request: str | None = None) -> str:
     """Return the SQL condition that the row of ``recipient`` is suppressed for the audience of ``campaign``.
 
-    ``hashed``: SQL expression of the hash of the recipient's address, which may be NULL.
+    Args:
+        hashed: SQL expression of the hash of the recipient's address, which may be NULL.
+        request: SQL expression of the id of a touch's request. An unsubscribe does not hold for a transactional
+            message. None: no touch is meant, and every suppression holds.
     """
     keys = ["recipient.address", "'@' || recipient.domain", *([hashed] if hashed else [])]
+    holds = "" if request is None else f" AND ({HOLDS_ALWAYS} OR NOT {transactional_sql(request)})"
     return (
         f"EXISTS (SELECT 1 FROM suppression WHERE suppression.address IN ({', '.join(keys)}) "
-        f"AND suppression.audience_id IN (0, {PERMISSION_AUDIENCE}))"
+        f"AND suppression.audience_id IN (0, {PERMISSION_AUDIENCE}){holds})"
     )
 
 
@@ -108,7 +131,11 @@ def suppressions_of(
 
 
 def save_suppressions(connection: sa.Connection, entries: Sequence[Entry]) -> int:
-    """Save suppressions. The first reason of each is kept. Returns the number of new ones."""
+    """Save suppressions. The first reason of each is kept. After an unsubscribe, another reason is stored with it.
+
+    Returns:
+        The number of new ones.
+    """
     if not entries:
         return 0
     dialect = connection.dialect.name
@@ -134,7 +161,10 @@ def save_suppressions(connection: sa.Connection, entries: Sequence[Entry]) -> in
         f"INSERT INTO suppression ({names}, number) SELECT {names}, {number} FROM {new} WHERE true "
         "ORDER BY new.address, new.audience_id ON CONFLICT (address, audience_id) DO NOTHING"
     )
-    return connection.execute(statement, parameters).rowcount
+    inserted = connection.execute(statement, parameters).rowcount
+    if inserted < len(rows) and any(entry.reason is not SuppressionReason.UNSUBSCRIBE for entry in entries):
+        record_further_reasons(connection, new, parameters)
+    return inserted
 
 
 def suppress(
@@ -171,9 +201,13 @@ def rekey(connection: sa.Connection, hashes: Mapping[str, str]) -> int:
 
 
 def upgrade_reason(connection: sa.Connection, address: str, reason: SuppressionReason, source: str) -> None:
-    """Replace the reason of an address that is suppressed for bounces by one that is never lifted automatically."""
+    """Replace the reason of an address that is suppressed for bounces by one that is never lifted automatically.
+
+    A bounce is still stored after an unsubscribe, because it holds for transactional messages, too.
+    """
     statement = sa.text(
-        "UPDATE suppression SET reason = :reason, source = :source "
+        "UPDATE suppression SET also = CASE WHEN :reason = 'unsubscribe' THEN reason ELSE also END, "
+        "reason = :reason, source = :source "
         "WHERE address = :address AND audience_id = 0 AND reason IN ('hard_bounce', 'soft_bounce')"
     )
     connection.execute(statement, {"address": address, "reason": reason.value, "source": source})
@@ -274,7 +308,7 @@ def _note_lifted(connection: sa.Connection, taken: Sequence[Suppression], *, by:
         return
     recorded = {"lifted_at": now, "lifted_by": by[:100], "why": why[:200]}
     connection.execute(
-        sa.insert(LiftedSuppression), [{**one.model_dump(exclude={"number"}), **recorded} for one in taken]
+        sa.insert(LiftedSuppression), [{**one.model_dump(exclude={"number", "also"}), **recorded} for one in taken]
     )
 
 

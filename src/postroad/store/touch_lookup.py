@@ -12,7 +12,7 @@ from postroad.store.bulk import any_of, id_rows
 from postroad.store.campaign import CampaignState
 from postroad.store.ledger import SENDER_OF_TOUCH, TouchState
 from postroad.store.recipient import place_sql
-from postroad.store.suppression import PERMISSION_AUDIENCE, SuppressionReason
+from postroad.store.suppression import HOLDS_ALWAYS, PERMISSION_AUDIENCE, SuppressionReason, transactional_sql
 from postroad.store.types import UtcDateTime
 
 MAX_TOUCHES = 100
@@ -23,6 +23,7 @@ class FoundTouch(NamedTuple):
 
     ``launched_at``, ``paused_at``, ``paused_by``, ``frequency``: of its campaign. ``provider``, ``site``: from the last
     DNS lookup. ``own_zone``: the recipient's time zone, if it is known. ``country``, ``subdivision``: merge fields.
+    ``transactional``: an unsubscribe does not hold it.
     """
 
     id: int
@@ -53,6 +54,7 @@ class FoundTouch(NamedTuple):
     country: str | None = None
     subdivision: str | None = None
     frequency: str | None = None
+    transactional: bool = False
 
 
 class FoundSuppression(NamedTuple):
@@ -70,7 +72,8 @@ SELECT touch.id, touch.step_id, touch.state, touch.due_at, touch.next_at, touch.
   recipient.time_zone AS own_zone, {{place}}, campaign.name AS campaign,
   campaign.state AS campaign_state, {PERMISSION_AUDIENCE} AS audience_id, campaign.warmup, campaign.sending_window,
   step.name AS step, sender.address AS sender, touch.recipient_id, touch.campaign_id, campaign.launched_at,
-  campaign.paused_at, campaign.paused_by, recipient.domain, mail_domain.provider, mail_domain.site, campaign.frequency
+  campaign.paused_at, campaign.paused_by, recipient.domain, mail_domain.provider, mail_domain.site, campaign.frequency,
+  {transactional_sql("touch.request_id")} AS transactional
 FROM touch JOIN recipient ON recipient.id = touch.recipient_id JOIN campaign ON campaign.id = touch.campaign_id
 JOIN step ON step.id = touch.step_id JOIN sender ON sender.id = {SENDER_OF_TOUCH}
 LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain
@@ -105,6 +108,7 @@ _COLUMNS = (
     sa.column("provider", sa.Text()),
     sa.column("site", sa.Text()),
     sa.column("frequency", sa.Text()),
+    sa.column("transactional", sa.Boolean()),
 )
 
 
@@ -168,12 +172,18 @@ def _touches(connection: sa.Connection, where: str, values: dict[str, Any]) -> l
 
 
 def suppression_of(
-    connection: sa.Connection, address: str, audience_id: int, hashed: str | None
+    connection: sa.Connection, address: str, audience_id: int, hashed: str | None, *, transactional: bool = False
 ) -> FoundSuppression | None:
-    """Return the suppression of an address in an audience: of the address, its domain or its hash."""
+    """Return the suppression of an address in an audience: of the address, its domain or its hash.
+
+    ``transactional``: only one that holds for transactional messages.
+    """
+    holds = f"AND {HOLDS_ALWAYS} " if transactional else ""
+    reason = "COALESCE(also, reason)" if transactional else "reason"
     statement = sa.text(
-        "SELECT address, reason, source, created_at FROM suppression WHERE address IN (:address, :domain, :hashed) "
-        "AND audience_id IN (0, :audience_id) ORDER BY created_at LIMIT 1"
+        f"SELECT address, {reason} AS reason, source, created_at FROM suppression "
+        f"WHERE address IN (:address, :domain, :hashed) AND audience_id IN (0, :audience_id) {holds}"
+        "ORDER BY created_at LIMIT 1"
     ).columns(
         sa.column("address", sa.Text()),
         sa.column("reason", sa.Text()),

@@ -18,22 +18,38 @@ PAGE = 1_000
 
 
 class TouchKey(NamedTuple):
-    """One touch: its recipient, its id and its state."""
+    """One touch: its recipient, its id, its state, and its request; 0: its campaign planned it."""
 
     recipient_id: int
     id: int
     state: str
+    request_id: int
 
 
 def touch_page(
-    connection: sa.Connection, campaign_id: int, step_id: int, *, after: int, limit: int = PAGE
+    connection: sa.Connection,
+    campaign_id: int,
+    step_id: int,
+    *,
+    after: int,
+    after_request: int = 0,
+    limit: int = PAGE,
 ) -> list[TouchKey]:
-    """Return the touches of a step whose recipient ids are greater than ``after``, in that order; empty at the end."""
+    """Return the next touches of a step in the order of their recipients and requests; empty at the end.
+
+    ``after``, ``after_request``: recipient and request of the last touch of the page before.
+    """
     statement = sa.text(
-        "SELECT recipient_id, id, state FROM touch WHERE campaign_id = :campaign_id AND step_id = :step_id "
-        "AND recipient_id > :after ORDER BY recipient_id LIMIT :limit"
+        "SELECT recipient_id, id, state, request_id FROM touch WHERE campaign_id = :campaign_id AND step_id = :step_id "
+        "AND (recipient_id, request_id) > (:after, :after_request) ORDER BY recipient_id, request_id LIMIT :limit"
     )
-    values = {"campaign_id": campaign_id, "step_id": step_id, "after": after, "limit": limit}
+    values = {
+        "campaign_id": campaign_id,
+        "step_id": step_id,
+        "after": after,
+        "after_request": after_request,
+        "limit": limit,
+    }
     return [TouchKey(*row) for row in connection.execute(statement, values)]
 
 
@@ -43,11 +59,11 @@ def touch_pages(engine: sa.Engine, campaign_id: int, *, step_id: int | None = No
         statement = sa.text("SELECT id FROM step WHERE campaign_id = :id AND kind = 'email' ORDER BY position")
         step_ids = list(connection.execute(statement, {"id": campaign_id}).scalars())
     for email in step_ids if step_id is None else [step_id]:
-        after = 0
+        after = after_request = 0
         while True:
             with read(engine) as connection:
-                page = touch_page(connection, campaign_id, email, after=after)
+                page = touch_page(connection, campaign_id, email, after=after, after_request=after_request)
             if not page:
                 break
             yield page
-            after = page[-1].recipient_id
+            after, after_request = page[-1].recipient_id, page[-1].request_id

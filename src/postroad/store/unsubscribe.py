@@ -59,6 +59,6 @@ def unsubscribe_touch(
         # It may be suppressed for a bounce, and such a suppression may be lifted.
         upgrade_reason(connection, whom.address, SuppressionReason.UNSUBSCRIBE, source[:200])
     first = record_unsubscribe(connection, touch_id, source, now)
-    ended = tuple(suppress_touches_of(connection, whom.id, now, audience_id))
+    ended = tuple(suppress_touches_of(connection, whom.id, now, audience_id, unsubscribed=True))
     exit_suppressed(connection, whom.id, now, audience_id)
     return Unsubscribed(first=first, suppressed=bool(new), ended=ended)

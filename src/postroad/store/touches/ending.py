@@ -9,16 +9,24 @@ import sqlalchemy as sa
 
 from postroad.store.bulk import any_of, id_rows, locked_touches
 from postroad.store.ledger import TouchState
+from postroad.store.suppression import transactional_sql
 from postroad.store.touches.transitions import Condition, TouchEvent, allowed_sql
 from postroad.store.types import UtcDateTime
 
 _EVENTS = {TouchState.SUPPRESSED: TouchEvent.SUPPRESSED, TouchState.CANCELLED: TouchEvent.CANCELLED}
 _SUPPRESSED = allowed_sql(TouchEvent.SUPPRESSED, TouchState.SUPPRESSED)
+_NOT_TRANSACTIONAL = f"AND NOT {transactional_sql('touch.request_id')}"
 _CANCELLED = allowed_sql(TouchEvent.CANCELLED, TouchState.CANCELLED)
 
 
 def suppress_touches(connection: sa.Connection, touch_ids: Sequence[int], now: datetime) -> set[int]:
-    """End those of these touches that wait as ``suppressed``. Returns the touches that ended."""
+    """End those of these touches that wait as ``suppressed``.
+
+    Transactional messages do not end here: the admission decides which suppression holds for them.
+
+    Returns:
+        The touches that ended.
+    """
     return _end(connection, touch_ids, TouchState.SUPPRESSED, now)
 
 
@@ -32,7 +40,8 @@ def _end(connection: sa.Connection, touch_ids: Sequence[int], state: TouchState,
     fence, parameters = locked_touches(connection, touch_ids, "state")
     statement = sa.text(
         f"{fence} UPDATE touch SET state = '{state}', settled_at = :now, next_at = NULL FROM mine "
-        f"WHERE touch.id = mine.id AND {allowed_sql(_EVENTS[state], state, state='mine.state')} RETURNING touch.id"
+        f"WHERE touch.id = mine.id AND {allowed_sql(_EVENTS[state], state, state='mine.state')} "
+        f"{_NOT_TRANSACTIONAL if state is TouchState.SUPPRESSED else ''} RETURNING touch.id"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return set(connection.execute(statement, {"now": now, **parameters}).scalars())
 
@@ -46,7 +55,9 @@ def _lock_waiting(connection: sa.Connection, recipient_id: int) -> None:
         connection.execute(statement, {"recipient_id": recipient_id}).all()
 
 
-def suppress_touches_of(connection: sa.Connection, recipient_id: int, now: datetime, audience_id: int = 0) -> list[int]:
+def suppress_touches_of(
+    connection: sa.Connection, recipient_id: int, now: datetime, audience_id: int = 0, *, unsubscribed: bool = False
+) -> list[int]:
     """End every touch that waits for a recipient as ``suppressed``.
 
     Args:
@@ -54,6 +65,7 @@ def suppress_touches_of(connection: sa.Connection, recipient_id: int, now: datet
         recipient_id: The recipient, who was suppressed.
         now: The time of the transaction.
         audience_id: Only touches of campaigns to this audience end; 0: all touches.
+        unsubscribed: The recipient unsubscribed, which does not end transactional messages.
 
     Returns:
         The touches that ended, in order. The queue may have jobs for them.
@@ -61,7 +73,7 @@ def suppress_touches_of(connection: sa.Connection, recipient_id: int, now: datet
     _lock_waiting(connection, recipient_id)
     statement = sa.text(
         f"UPDATE touch SET state = '{TouchState.SUPPRESSED}', settled_at = :now, next_at = NULL "
-        f"WHERE recipient_id = :recipient_id AND {_SUPPRESSED} "
+        f"WHERE recipient_id = :recipient_id AND {_SUPPRESSED} {_NOT_TRANSACTIONAL if unsubscribed else ''} "
         "AND (:audience_id = 0 OR campaign_id IN (SELECT id FROM campaign "
         "WHERE COALESCE(permission_audience_id, audience_id) = :audience_id)) "
         "RETURNING id"
@@ -89,7 +101,7 @@ def end_sequence_of(
         "JOIN campaign ON campaign.id = step.campaign_id "
         "WHERE step.campaign_id = :campaign_id AND step.kind = 'email' AND campaign.journey IS NULL "
         "ORDER BY step.position "
-        "ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
+        "ON CONFLICT (campaign_id, step_id, recipient_id, request_id) DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     connection.execute(ahead, values)
     _lock_waiting(connection, recipient_id)
@@ -122,7 +134,7 @@ def delete_touches(connection: sa.Connection, touch_ids: Sequence[int]) -> int:
     old = any_of(connection, f"SELECT batch.id FROM {item}")
     keep = "INSERT INTO past_touch (id, campaign_id, recipient_id) SELECT id, campaign_id, recipient_id FROM touch"
     connection.execute(sa.text(f"{keep} WHERE id {old}"), parameters)
-    for table in ("delivery_event", "bounce_effect", "overflow"):
+    for table in ("delivery_event", "bounce_effect", "overflow", "message_request"):
         connection.execute(sa.text(f"DELETE FROM {table} WHERE touch_id {old}"), parameters)
     connection.execute(sa.text(f"UPDATE bounce_mail SET touch_id = NULL WHERE touch_id {old}"), parameters)
     return connection.execute(sa.text(f"DELETE FROM touch WHERE id {old}"), parameters).rowcount

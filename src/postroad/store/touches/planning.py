@@ -73,7 +73,8 @@ def plan_touches(connection: sa.Connection, step: PlannedStep, touches: Sequence
         f"SELECT :campaign_id, :step_id, found.id, CASE WHEN found.suppressed THEN '{TouchState.SUPPRESSED}' "
         f"WHEN found.recalled THEN '{TouchState.CANCELLED}' ELSE '{TouchState.PLANNED}' END, "
         "found.due_at, 0, CASE WHEN found.suppressed OR found.recalled THEN :now END, :follow_up, :enrolled "
-        "FROM found WHERE true ORDER BY found.id ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
+        "FROM found WHERE true ORDER BY found.id "
+        "ON CONFLICT (campaign_id, step_id, recipient_id, request_id) DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return connection.execute(insert, {**step._asdict(), "now": now, **parameters}).rowcount
 
@@ -87,7 +88,7 @@ def plan_seed_touches(connection: sa.Connection, campaign_id: int, step_id: int,
     insert = sa.text(
         "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim) "
         f"SELECT :campaign_id, :step_id, due.id, '{TouchState.PLANNED}', due.due_at, 0 FROM {item} WHERE true "
-        "ON CONFLICT (campaign_id, step_id, recipient_id) DO NOTHING"
+        "ON CONFLICT (campaign_id, step_id, recipient_id, request_id) DO NOTHING"
     )
     connection.execute(insert, {"campaign_id": campaign_id, "step_id": step_id, **parameters})
 

@@ -137,7 +137,7 @@ def _admit(connection: sa.Connection, claims: Sequence[Claim], rule: FrequencyRu
         f"AND {allowed} AND EXISTS (SELECT 1 FROM campaign JOIN step ON step.id = touch.step_id "
         "AND step.recalled_at IS NULL JOIN recipient ON recipient.id = touch.recipient_id "
         "WHERE campaign.id = touch.campaign_id AND campaign.state = 'running' "
-        f"AND NOT {suppressed_sql('batch.hashed')}{under_cap}) "
+        f"AND NOT {suppressed_sql('batch.hashed', request='touch.request_id')}{under_cap}) "
         "RETURNING touch.id"
     )
     prepared = rule.prepare(statement) if rule is not None else sa.text(statement)
@@ -158,8 +158,8 @@ def rejected_claims(
     item, parameters = json_rows(connection, "batch", _HASHED_COLUMNS, rows)
     statement = sa.text(
         "SELECT touch.id, touch.state, touch.claim, campaign.state AS campaign_state, "
-        f"{suppressed_sql('batch.hashed')} AS suppressed, COALESCE(touch.sender_id, 0) AS sender_id, "
-        "step.recalled_at IS NOT NULL AS recalled "
+        f"{suppressed_sql('batch.hashed', request='touch.request_id')} AS suppressed, "
+        "COALESCE(touch.sender_id, 0) AS sender_id, step.recalled_at IS NOT NULL AS recalled "
         f"FROM {item} JOIN touch ON touch.id = batch.id JOIN campaign ON campaign.id = touch.campaign_id "
         "JOIN step ON step.id = touch.step_id JOIN recipient ON recipient.id = touch.recipient_id"
     )

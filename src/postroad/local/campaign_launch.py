@@ -1,0 +1,47 @@
+"""Launches a campaign by its Prefect deployment, as the button Run of Prefect's UI does."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from postroad.app.context import AppContext
+from postroad.app.preflight import Progress, preflight_with_file
+from postroad.local.prefect_api import open_prefect
+from postroad.operations.campaign_runs import require_launchable
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartedLaunch:
+    """The Prefect run of a launch, and the address of its page."""
+
+    run_id: str
+    url: str
+
+
+async def start_launch(
+    context: AppContext, name: str, *, progress: Progress | None = None, idempotency_key: str | None = None
+) -> StartedLaunch:
+    """Start the Prefect run that launches a campaign.
+
+    Args:
+        context: The open parts.
+        name: Name of the campaign.
+        progress: Called during preflight.
+        idempotency_key: A second call with the same key returns the run of the first.
+
+    Returns:
+        The run.
+
+    Raises:
+        StateError: There is no such campaign, it has ended, a person paused it, or the deployment is not installed.
+        PreflightError: Preflight fails.
+        UnavailableError: The database or Prefect's server is unavailable.
+    """
+    await asyncio.to_thread(require_launchable, context.engine, name)
+    report, _ = await preflight_with_file(context, name, progress=progress)
+    report.require_ok()
+    async with open_prefect(context.settings) as prefect:
+        parameters = {"params": {"campaign": name}}
+        run_id = await prefect.run_deployment("campaign/campaign", parameters, idempotency_key=idempotency_key)
+        return StartedLaunch(run_id=str(run_id), url=prefect.url_of(run_id))
