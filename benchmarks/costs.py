@@ -19,7 +19,7 @@ from benchmarks.ours_delivery import apply_campaign, hand_over, import_recipient
 from benchmarks.server import Server
 from benchmarks.sink import Sink
 from postroad.app.context import AppContext, open_context
-from postroad.campaign.message import StepMessage, step_message
+from postroad.campaign.message import StepKey, StepMessage, step_message
 from postroad.delivery.admit import Admission
 from postroad.delivery.job import SEND_QUEUE, decode_job
 from postroad.delivery.result import DeliveryResult, encode_result
@@ -115,7 +115,7 @@ async def _admitted(context: AppContext, batches: Sequence[Sequence[ClaimedJob]]
 
 def _step(context: AppContext, step_id: int) -> StepMessage:
     with read(context.engine) as connection:
-        return step_message(connection, step_id, context.signer, context.settings.public_url)
+        return step_message(connection, StepKey(step_id), context.signer, context.settings.public_url)
 
 
 async def _merged(context: AppContext, step: StepMessage, jobs: Sequence[ClaimedJob]) -> list[Message]:

@@ -48,8 +48,8 @@ async def maintenance() -> State[None]:
     old = ""
     if any(deleted) or mails or events:
         old = (
-            f"; deleted for their age: {deleted.touches:,} touches, {deleted.events:,} events, "
-            f"{deleted.bounce_effects:,} effects of bounces, {mails:,} returned mails, "
-            f"{events:,} events of recipients"
+            f"; deleted for their age: {counted(deleted.touches, 'touch', 'touches')}, "
+            f"{counted(deleted.events, 'event')}, {counted(deleted.bounce_effects, 'effect')} of bounces, "
+            f"{counted(mails, 'returned mail')}, {counted(events, 'event')} of recipients"
         )
     return Completed(message=f"{sum(d.queued for d in depths):,} queued, {moved:,} moved; {missing}{old}")

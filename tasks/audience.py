@@ -12,6 +12,7 @@ from postroad.app.context import open_context
 from postroad.campaign.audience import ImportProgress, import_progress, import_slice, open_import, refusals
 from postroad.campaign.audience_file import AudienceFile, audience_file
 from postroad.campaign.file_access import import_rules
+from postroad.printable import counted
 from tasks.policy import retried
 from tasks.report import publish_sentences
 
@@ -72,7 +73,8 @@ async def publish_refusals(progress: ImportProgress) -> None:
     await publish_sentences(
         f"refused-{progress.audience}",
         [{"line": r.line, "field": r.field, "value": _shortened(r.value), "reason": r.reason} for r in listed],
-        f"{progress.refused:,} of {progress.rows_total:,} rows were refused; {len(listed)} are listed.",
+        f"{progress.refused:,} of {counted(progress.rows_total, 'row')} {'was' if progress.refused == 1 else 'were'} "
+        f"refused; {len(listed)} are listed.",
     )
 
 

@@ -73,14 +73,21 @@ class FieldFault:
     hint: str
     unknown: bool
     input: object
+    first: int = 0
+    """The number of the first entry of a list, as the path shows it."""
 
     @property
     def path(self) -> str:
         """The path of the field with dots: ``senders.news.rate``."""
-        return ".".join(map(str, self.keys))
+        return path_of(self.keys, first=self.first)
 
     def __str__(self) -> str:
         return self.message if self.unknown or not self.keys else f"{self.path}: {self.message}"
+
+
+def path_of(keys: Sequence[str | int], *, first: int = 1) -> str:
+    """Return the path of a field with dots, such as ``steps.1.then.2``. ``first``: number of a list's first entry."""
+    return ".".join(str(key + first) if isinstance(key, int) else key for key in keys)
 
 
 def field_faults(error: ValidationError, model: type[BaseModel], *, kind: str, top: str) -> list[FieldFault]:
@@ -124,16 +131,17 @@ def _describe(detail: ErrorDetails, model: type[BaseModel], kind: str, top: str)
     keys, parent, types_ = _follow(model, detail["loc"])
     fields = sorted({name for branch in parent for name in _names(branch)})
     unknown = detail["type"] == "extra_forbidden"
+    first = 0 if kind == "setting" else 1  # Settings may also come from the environment, whose lists begin with 0.
     if unknown:
-        section = ".".join(map(str, keys[:-1]))
+        section = path_of(keys[:-1], first=first)
         where = f"[{section}]" if section and kind == "setting" else section or top
-        message = f"{'.'.join(map(str, keys[-1:]))} is not a {kind} of {where}"
+        message = f"{path_of(keys[-1:], first=first)} is not a {kind} of {where}"
         hint = did_you_mean(near_names(str(keys[-1]), fields))
         if not hint and len(fields) <= FEW_NAMES:
             hint = f"It has: {', '.join(fields)}."
     else:
         message, hint = _describe_value(detail, types_, "table" if kind == "setting" else "mapping")
-    return FieldFault(keys=keys, message=message, hint=hint, unknown=unknown, input=detail["input"])
+    return FieldFault(keys=keys, message=message, hint=hint, unknown=unknown, input=detail["input"], first=first)
 
 
 def _describe_value(detail: ErrorDetails, types_: Sequence[Any], table: str) -> tuple[str, str]:

@@ -90,7 +90,7 @@ def test_a_campaign_names_no_file_outside_its_folder(
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         apply_naming(workspace, field, attack(workspace))
-    assert "campaign.yaml, line 7, steps.0" in (caught.value.where or "")
+    assert "campaign.yaml, line 7, steps.1" in (caught.value.where or "")
     assert SECRET not in str(caught.value)
 
 

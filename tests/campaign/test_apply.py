@@ -93,8 +93,6 @@ def launched(project: CampaignProject) -> None:
 
 
 CHANGES = {
-    "a step more": CAMPAIGN + SEQUEL,
-    "another subject": CAMPAIGN.replace("subject: Hello", "subject: Hi"),
     "another name of a step": CAMPAIGN.replace("email: hello", "email: hi"),
     "another time of day": CAMPAIGN + "    at: 9:00\n",
     "another sender": CAMPAIGN.replace("sender: news", "sender: shop"),
@@ -114,13 +112,6 @@ def test_a_launched_campaign_does_not_change(project: CampaignProject, changed: 
     assert step_names(project.engine) == ["hello"]
 
 
-def test_a_template_that_changed_is_a_change_of_its_step(project: CampaignProject) -> None:
-    launched(project)
-    project.template("hello.txt", TEXT + "P.S.\n")
-    with pytest.raises(StateError, match="was launched"):
-        project.apply()
-
-
 def test_a_launched_campaign_is_applied_again_without_harm(project: CampaignProject) -> None:
     launched(project)
     campaign = project.apply()
@@ -128,12 +119,12 @@ def test_a_launched_campaign_is_applied_again_without_harm(project: CampaignProj
 
 
 @pytest.mark.parametrize("state", [state for state in CampaignState if state is not CampaignState.DRAFT])
-def test_steps_are_frozen_in_every_state_but_draft(project: CampaignProject, state: CampaignState) -> None:
+def test_a_step_with_people_is_frozen_in_every_state_but_draft(project: CampaignProject, state: CampaignState) -> None:
     launched(project)
     with write(project.engine) as connection:
         connection.execute(sa.text("UPDATE campaign SET state = :state"), {"state": state.value})
     with pytest.raises(StateError):
-        project.apply(CAMPAIGN + SEQUEL)
+        project.apply(CAMPAIGN.replace("email: hello", "email: hi"))
 
 
 def test_the_sender_of_a_launched_campaign_is_updated(project: CampaignProject) -> None:
@@ -200,7 +191,7 @@ def test_concurrent_applies_create_one_campaign(project: CampaignProject) -> Non
 def test_an_apply_during_a_launch_sees_the_launch(project: CampaignProject) -> None:
     project.fill(["a@example.com,,Ada"])
     project.apply()
-    changed = read_campaign(project.campaign_file(CAMPAIGN + SEQUEL))
+    changed = read_campaign(project.campaign_file(CAMPAIGN.replace("email: hello", "email: hi")))
     failures: list[StateError] = []
 
     def work() -> None:

@@ -111,7 +111,7 @@ def test_an_unsubscribe_from_the_correction_ends_the_campaigns_of_the_audience(p
 @pytest.mark.parametrize("state", ["planned", "queued", "sending", "deferred"])
 def test_a_campaign_that_may_still_send_must_be_recalled_first(project: CampaignProject, state: str) -> None:
     sent(project, "accepted", state)
-    with pytest.raises(StateError, match="1 messages of campaign spring wait or are on the wire") as caught:
+    with pytest.raises(StateError, match="1 message of campaign spring may still arrive") as caught:
         project.apply(CORRECTION, now=LATER)
     assert "postroad campaign recall spring" in (caught.value.remedy or "")
     with read(project.engine) as connection:
@@ -130,6 +130,14 @@ def test_a_launched_correction_may_be_applied_again(project: CampaignProject) ->
     launch(project.engine, "sorry", LATER)
     project.apply(CORRECTION + "on_reply: continue\n", now=LATER)
     assert addresses(project) == {"accepted": "planned"}
+
+
+def test_what_a_launched_correction_corrects_cannot_change(project: CampaignProject) -> None:
+    sent(project, "accepted")
+    project.apply(CORRECTION, now=LATER)
+    launch(project.engine, "sorry", LATER)
+    with pytest.raises(StateError, match="its corrects cannot change"):
+        project.apply(CORRECTION.replace("corrects: spring", "corrects: {campaign: spring, unknown: true}"), now=LATER)
 
 
 def test_unknown_campaigns_and_steps_are_named(project: CampaignProject) -> None:

@@ -159,75 +159,75 @@ WRONG = {
     "an unknown field": Wrong(text=CAMPAIGN + "colour: red\n", says="colour is not a field of campaign", line=9),
     "an unknown class": Wrong(text=CAMPAIGN + "class: fast\n", says="class: it must be 'urgent'", line=9),
     "an unknown zone": Wrong(text=CAMPAIGN + "time_zone: Mars\n", says="time_zone: 'Mars' is not a time zone", line=9),
-    "a step that is a word": Wrong(text=CAMPAIGN + "  - hello\n", says="steps.1: it must be a mapping", line=9),
+    "a step that is a word": Wrong(text=CAMPAIGN + "  - hello\n", says="steps.2: it must be a mapping", line=9),
     "a step without a name": Wrong(
-        text=CAMPAIGN + "  - subject: Hi\n    text: hello.txt\n", says="steps.1.email: it is missing", line=9
+        text=CAMPAIGN + "  - subject: Hi\n    text: hello.txt\n", says="steps.2.email: it is missing", line=9
     ),
     "a step without a subject": Wrong(
-        text=CAMPAIGN + "  - email: more\n    text: hello.txt\n", says="steps.1.subject: it is missing", line=9
+        text=CAMPAIGN + "  - email: more\n    text: hello.txt\n", says="steps.2.subject: it is missing", line=9
     ),
     "a subject of nothing": Wrong(
-        text=CAMPAIGN + SECOND.replace("subject: More", 'subject: ""'), says="steps.1.subject: .*at least 1", line=10
+        text=CAMPAIGN + SECOND.replace("subject: More", 'subject: ""'), says="steps.2.subject: .*at least 1", line=10
     ),
     "a step without a text": Wrong(
-        text=CAMPAIGN + "  - email: more\n    subject: More\n", says="steps.1: it needs text, html or mjml", line=9
+        text=CAMPAIGN + "  - email: more\n    subject: More\n", says="steps.2: it needs text, html or mjml", line=9
     ),
     "a field that steps lack": Wrong(
-        text=CAMPAIGN + SECOND + "    colour: red\n", says="colour is not a field of steps.1", line=12
+        text=CAMPAIGN + SECOND + "    colour: red\n", says="colour is not a field of steps.2", line=12
     ),
     "two steps of a name": Wrong(text=CAMPAIGN + SECOND.replace("more", "hello"), says="two steps are called", line=9),
     "a wait that is no duration": Wrong(
-        text=CAMPAIGN + "  - wait: soon\n" + SECOND, says="steps.1.wait: 'soon' is not a duration", line=9
+        text=CAMPAIGN + "  - wait: soon\n" + SECOND, says="steps.2.wait: 'soon' is not a duration", line=9
     ),
     "a wait without a unit": Wrong(
-        text=CAMPAIGN + "  - wait: 5\n" + SECOND, says="steps.1.wait: '5' is not a duration", line=9
+        text=CAMPAIGN + "  - wait: 5\n" + SECOND, says="steps.2.wait: '5' is not a duration", line=9
     ),
     "a wait that YAML takes for a truth": Wrong(
-        text=CAMPAIGN + "  - wait: yes\n" + SECOND, says="steps.1.wait: ", line=9
+        text=CAMPAIGN + "  - wait: yes\n" + SECOND, says="steps.2.wait: ", line=9
     ),
     "a wait of nothing": Wrong(
-        text=CAMPAIGN + "  - wait: 0s\n" + SECOND, says="steps.1.wait: .*greater than 0", line=9
+        text=CAMPAIGN + "  - wait: 0s\n" + SECOND, says="steps.2.wait: .*greater than 0", line=9
     ),
     "a wait for ever": Wrong(
-        text=CAMPAIGN + "  - wait: 99999999999d\n" + SECOND, says="steps.1.wait: .*less than or equal", line=9
+        text=CAMPAIGN + "  - wait: 99999999999d\n" + SECOND, says="steps.2.wait: .*less than or equal", line=9
     ),
     "a wait with more": Wrong(
-        text=CAMPAIGN + "  - wait: 1d\n    subject: x\n" + SECOND, says="subject is not a field of steps.1", line=10
+        text=CAMPAIGN + "  - wait: 1d\n    subject: x\n" + SECOND, says="subject is not a field of steps.2", line=10
     ),
     "a wait at the end": Wrong(text=CAMPAIGN + "  - wait: 1d\n", says="no email follows the last step", line=9),
-    "a time of day that is none": Wrong(text=CAMPAIGN + "    at: noon\n", says="steps.0.at: .*time of day", line=9),
-    "a time of day past the end": Wrong(text=CAMPAIGN + "    at: 24:00\n", says="steps.0.at: .*time of day", line=9),
+    "a time of day that is none": Wrong(text=CAMPAIGN + "    at: noon\n", says="steps.1.at: .*time of day", line=9),
+    "a time of day past the end": Wrong(text=CAMPAIGN + "    at: 24:00\n", says="steps.1.at: .*time of day", line=9),
     "a time of day with a zone": Wrong(
-        text=CAMPAIGN + "    at: 09:00+02:00\n", says="steps.0.at: .*time of day", line=9
+        text=CAMPAIGN + "    at: 09:00+02:00\n", says="steps.1.at: .*time of day", line=9
     ),
-    "a time of day in seconds": Wrong(text=CAMPAIGN + "    at: 540\n", says="steps.0.at: .*time of day", line=9),
+    "a time of day in seconds": Wrong(text=CAMPAIGN + "    at: 540\n", says="steps.1.at: .*time of day", line=9),
     "a time of day to the second": Wrong(
-        text=CAMPAIGN + "    at: 09:00:30\n", says="steps.0.at: .*time of day", line=9
+        text=CAMPAIGN + "    at: 09:00:30\n", says="steps.1.at: .*time of day", line=9
     ),
     "a template that is not there": Wrong(
-        text=changed("hello.txt", "none.txt"), says="there is no file .*none.txt", line=6, field="steps.0.text"
+        text=changed("hello.txt", "none.txt"), says="there is no file .*none.txt", line=6, field="steps.1.text"
     ),
     "an html template that is not there": Wrong(
-        text=CAMPAIGN + "    html: none.html\n", says="there is no file .*none.html", line=6, field="steps.0.html"
+        text=CAMPAIGN + "    html: none.html\n", says="there is no file .*none.html", line=6, field="steps.1.html"
     ),
-    "a template that is a folder": Wrong(text=changed("hello.txt", "."), says="Is a directory", field="steps.0.text"),
+    "a template that is a folder": Wrong(text=changed("hello.txt", "."), says="Is a directory", field="steps.1.text"),
     "a template whose name is none": Wrong(
-        text=changed("hello.txt", '"hello\\0.txt"'), says="null byte", field="steps.0.text"
+        text=changed("hello.txt", '"hello\\0.txt"'), says="null byte", field="steps.1.text"
     ),
     "a template whose name is too long": Wrong(
-        text=changed("hello.txt", "x" * 300), says="name too long", field="steps.0.text"
+        text=changed("hello.txt", "x" * 300), says="name too long", field="steps.1.text"
     ),
     "a NUL in a subject": Wrong(
         text=CAMPAIGN + SECOND.replace("subject: More", 'subject: "a\\0b"'),
         says="a NUL character",
         line=10,
-        field="steps.1.subject",
+        field="steps.2.subject",
     ),
     "half a character in a subject": Wrong(
         text=CAMPAIGN + SECOND.replace("subject: More", 'subject: "a\\ud800b"'),
         says="half of a character",
         line=10,
-        field="steps.1.subject",
+        field="steps.2.subject",
     ),
 }
 
@@ -264,4 +264,4 @@ def test_a_template_that_is_not_text_is_an_error(tmp_path: Path, content: bytes,
     (tmp_path / "hello.txt").write_bytes(content)
     with pytest.raises(ConfigError, match=says) as caught:
         read_campaign(path)
-    assert caught.value.where == f"{path}, line 6, steps.0.text"
+    assert caught.value.where == f"{path}, line 6, steps.1.text"

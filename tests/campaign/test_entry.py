@@ -110,7 +110,7 @@ def test_the_rows_of_a_running_import_are_read_until_it_is_finished(project: Cam
         connection.execute(finished.bindparams(sa.bindparam("at", type_=UtcDateTime())), {"at": NOW + 6 * HOUR})
     with read(project.engine) as connection:
         assert settled_until(connection, 1, NOW + 9 * HOUR) == NOW + 8 * HOUR
-        assert joined_members(connection, 1, 1, Joined(NOW + 5 * HOUR, 2**62), 10) == []
+        assert joined_members(connection, 1, Joined(NOW + 5 * HOUR, 2**62), 10) == []
 
 
 def test_a_member_enters_with_an_event_after_the_launch(project: CampaignProject) -> None:

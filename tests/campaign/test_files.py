@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from postroad.campaign import files
 from postroad.campaign.definition import read_campaign
 from postroad.campaign.file_access import FileRules
-from postroad.campaign.message import step_message
+from postroad.campaign.message import StepKey, step_message
 from postroad.campaign.plan import launch
 from postroad.errors import ConfigError, StateError
 from postroad.store.campaign import find_campaign, steps_of
@@ -48,7 +48,7 @@ def merged(project: CampaignProject) -> EmailMessage:
     with read(project.engine) as connection:
         campaign = find_campaign(connection, "spring")
         (step,) = steps_of(connection, campaign.id or 0)
-        message = step_message(connection, step.id or 0, SIGNER, "https://post.example.com").message
+        message = step_message(connection, StepKey(step.id or 0), SIGNER, "https://post.example.com").message
     content = message.merge(1, "a@example.com", {"name": "Ada"}, NOW).content
     found = BytesParser(policy=policy.default).parsebytes(content)
     assert isinstance(found, EmailMessage)
@@ -95,8 +95,10 @@ def test_a_file_that_changed_is_a_change_of_its_step(stocked: CampaignProject) -
     stocked.apply(with_files(BOTH))
     launch(stocked.engine, "spring", NOW)
     stocked.apply(with_files(BOTH))
+    with write(stocked.engine) as connection:
+        connection.execute(sa.text("UPDATE touch SET state = 'accepted'"))
     (stocked.folder / "terms.pdf").write_bytes(PDF + b"!")
-    with pytest.raises(StateError, match="its steps cannot change"):
+    with pytest.raises(StateError, match="the content of step 'hello' cannot change"):
         stocked.apply(with_files(BOTH))
 
 
@@ -117,25 +119,25 @@ def read_step(folder: Path, extra: str) -> None:
 @pytest.mark.parametrize(
     ("extra", "says", "field"),
     [
-        ("attachments: [terms.pdf]\n", "there is no file .*terms.pdf", "steps.0.attachments.0"),
-        ("attachments: [a.txt, terms.pdf]\n", "there is no file .*terms.pdf", "steps.0.attachments.1"),
-        ("attachments: [.]\n", "cannot be read: Is a directory", "steps.0.attachments.0"),
-        ("html: h.html\ninline: [nothing.png]\n", "there is no file .*nothing.png", "steps.0.inline.0"),
-        ("html: h.html\n", "the HTML shows cid:logo, but no inline image", "steps.0.inline"),
+        ("attachments: [terms.pdf]\n", "there is no file .*terms.pdf", "steps.1.attachments.1"),
+        ("attachments: [a.txt, terms.pdf]\n", "there is no file .*terms.pdf", "steps.1.attachments.2"),
+        ("attachments: [.]\n", "cannot be read: Is a directory", "steps.1.attachments.1"),
+        ("html: h.html\ninline: [nothing.png]\n", "there is no file .*nothing.png", "steps.1.inline.1"),
+        ("html: h.html\n", "the HTML shows cid:logo, but no inline image", "steps.1.inline"),
         (
             "html: h.html\ninline: [{file: a.txt, cid: logo}, {file: a.txt, cid: logo}]\n",
             "the same cid",
-            "steps.0.inline",
+            "steps.1.inline",
         ),
-        ("html: h.html\ninline: [ü.png]\n", "cannot be a cid", "steps.0.inline.0"),
+        ("html: h.html\ninline: [ü.png]\n", "cannot be a cid", "steps.1.inline.1"),
         ("inline: [a.txt]\n", "inline images are for html or mjml", ""),
         ("html: h.html\nmjml: h.html\n", "html and mjml exclude each other", ""),
-        ("attachments: [{file: a.txt, type: pdf}]\n", "attachments.0.type: it must be", ""),
-        ("attachments: [{file: a.txt, type: 'a/b\\r\\nX: y'}]\n", "attachments.0.type: it must be", ""),
-        ('attachments: [{file: a.txt, name: "a\\nb"}]\n', "attachments.0.name: it must be", ""),
-        ("attachments: [{name: a.txt}]\n", "attachments.0.file: it is missing", ""),
-        ("mjml: a.txt\n", "not valid MJML", "steps.0, mjml, line 1"),
-        ("html: style.html\n", "between the attributes", "steps.0, html, line 2"),
+        ("attachments: [{file: a.txt, type: pdf}]\n", "attachments.1.type: it must be", ""),
+        ("attachments: [{file: a.txt, type: 'a/b\\r\\nX: y'}]\n", "attachments.1.type: it must be", ""),
+        ('attachments: [{file: a.txt, name: "a\\nb"}]\n', "attachments.1.name: it must be", ""),
+        ("attachments: [{name: a.txt}]\n", "attachments.1.file: it is missing", ""),
+        ("mjml: a.txt\n", "not valid MJML", "steps.1, mjml, line 1"),
+        ("html: style.html\n", "between the attributes", "steps.1, html, line 2"),
     ],
 )
 def test_a_fault_of_an_attachment_names_file_line_and_field(tmp_path: Path, extra: str, says: str, field: str) -> None:
@@ -157,7 +159,7 @@ def test_files_of_a_step_have_a_common_size_limit(tmp_path: Path, monkeypatch: p
     read_step(tmp_path, "attachments: [a.bin, b.bin]\n")
     with pytest.raises(ConfigError, match="more than 100 bytes") as caught:
         read_step(tmp_path, "attachments: [a.bin, b.bin, a.bin]\n")
-    assert (caught.value.where or "").endswith("steps.0.attachments.2")
+    assert (caught.value.where or "").endswith("steps.1.attachments.3")
 
 
 @pytest.mark.parametrize("name", ["mail.eml", "page.mhtml", "thing", "archive.tar.gz", "x.unknown"])

@@ -185,7 +185,7 @@ def test_preflight_tells_how_many_lack_each_field(people: CampaignProject) -> No
     findings = [finding for finding in preflight(people).findings if finding.code == "segment.missing"]
     found = [(finding.level, finding.recipients, finding.what) for finding in findings]
     assert [(level, recipients) for level, recipients, _ in found] == [(Level.WARN, 1), (Level.WARN, 1)]
-    assert "1 of 4 members of the audience have no number value in the field seats" in found[0][2]
+    assert "1 of 4 members of the audience has no number value in the field seats" in found[0][2]
     assert "no value in the field country" in found[1][2]
 
 

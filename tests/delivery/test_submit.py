@@ -229,7 +229,7 @@ async def test_campaign_that_does_not_run_hands_nothing_over(engine: sa.Engine, 
     assert (await submit(engine, queue)).submitted == 0
     with pytest.raises(StateError):
         await pause(engine, queue, "trial", by="a test", now=NOW)
-    await resume(engine, queue, "trial")
+    await resume(engine, queue, "trial", by="a test", now=NOW)
     assert (await submit(engine, queue)).submitted == 5
 
 
@@ -240,7 +240,7 @@ async def test_cancel_takes_what_is_queued_off_the_queue(engine: sa.Engine, queu
     assert counts(engine, campaign_id) == {TouchState.CANCELLED: 12}
     assert not (await queue.claim("w", want=100, lease_ms=60_000, nonce="n")).jobs
     with pytest.raises(StateError):
-        await resume(engine, queue, "trial")
+        await resume(engine, queue, "trial", by="a test", now=NOW)
 
 
 async def test_rebuild_enqueues_what_waits_and_holds_what_was_on_the_wire(engine: sa.Engine, queue: Queue) -> None:

@@ -95,7 +95,7 @@ async def test_a_paused_campaign_does_not_end(context: AppContext, clock: FakeCl
     found = await forecast(context)
     assert (found.ends_at, found.holds[0].cause) == (None, "campaign:trial")
     assert found.holds[0].limit == "paused until it is resumed"
-    await campaigns.resume(context.engine, await context.queue(SEND_QUEUE), "trial")
+    await campaigns.resume(context.engine, await context.queue(SEND_QUEUE), "trial", by="test", now=context.clock.now())
 
 
 async def test_a_skipped_email_is_followed_by_the_next_step(context: AppContext, clock: FakeClock) -> None:  # noqa: F811

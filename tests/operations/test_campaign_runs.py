@@ -51,7 +51,7 @@ async def test_a_stopped_run_pauses_its_campaign_in_ledger_and_queue(engine: sa.
 async def test_one_stop_has_one_effect(engine: sa.Engine, queue: Queue) -> None:
     await begin(engine, queue, FIRST)
     assert await stop(engine, queue, FIRST)
-    await campaigns.resume(engine, queue, "spring")
+    await campaigns.resume(engine, queue, "spring", by="test", now=NOW)
     assert not await stop(engine, queue, FIRST)
     assert campaign(engine).state is CampaignState.RUNNING
     assert campaign(engine).paused_by is None

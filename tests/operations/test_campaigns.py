@@ -28,7 +28,7 @@ async def test_a_paused_campaign_is_not_claimed_and_others_are(engine: sa.Engine
     await queue.enqueue(lane("autumn"), [Job(id="2", payload=b"")])
     await campaigns.pause(engine, queue, "spring", by="a test", now=NOW)
     assert [job.id for job in await claim(queue)] == ["2"]
-    await campaigns.resume(engine, queue, "spring")
+    await campaigns.resume(engine, queue, "spring", by="test", now=NOW)
     assert [job.id for job in await claim(queue)] == ["1"]
 
 

@@ -22,7 +22,7 @@ from postroad.store.touches.ending import (
     suppress_touches,
     suppress_touches_of,
 )
-from postroad.store.touches.planning import mark_followed_up, mark_left
+from postroad.store.touches.planning import extend_touches, mark_followed_up, mark_left
 from postroad.store.touches.results import TouchResult, apply_results, record_returned, resolve_unknown
 from postroad.store.touches.sending import (
     Claim,
@@ -35,6 +35,7 @@ from postroad.store.touches.sending import (
     mark_unknown,
     requeue_dead,
     set_not_before,
+    unqueue,
 )
 from postroad.store.touches.transitions import (
     TRANSITIONS,
@@ -49,7 +50,8 @@ from tests.store.rows import NOW, add_campaign, add_touch
 
 SOURCE = Path(__file__).parents[2] / "src/postroad"
 CLAIM = 7
-LATER = NOW + timedelta(hours=1)
+LATER_BY = timedelta(hours=1)
+LATER = NOW + LATER_BY
 
 Target = TouchState | None
 Row = dict[str, Any]
@@ -139,6 +141,12 @@ WRITES: list[tuple[TouchEvent, Target, Callable[[Case], object]]] = [
         lambda case: assign_senders(case.connection, [NewSender(case.id, other_sender(case), "cap")], 1, LATER),
     ),
     (E.FOLLOWED_UP, None, lambda case: mark_followed_up(case.connection, [case.id])),
+    (E.UNQUEUED, S.PLANNED, lambda case: unqueue(case.connection, [case.id])),
+    (
+        E.EXTENDED,
+        None,
+        lambda case: extend_touches(case.connection, [case.id], NOW - LATER_BY if case.met else LATER),
+    ),
     (E.LEFT, None, lambda case: mark_left(case.connection, [case.id])),
     (E.DELETED, None, lambda case: delete_touches(case.connection, [case.id])),
 ]
@@ -168,13 +176,14 @@ def add_case(connection: sa.Connection, event: TouchEvent, state: TouchState, me
     add_campaign(connection)  # its sender is another one
     touch = add_touch(connection, campaign, step, state, claim=CLAIM)
     statement = sa.text(
-        "UPDATE touch SET follow_up = :met, enrolled = :met, sender_id = :sender, settled_at = :at WHERE id = :id"
+        "UPDATE touch SET follow_up = :follow_up, enrolled = :met, sender_id = :sender, settled_at = :at WHERE id = :id"
     )
     sender = None
     if event is TouchEvent.REASSIGNED and not met:
         sender = connection.execute(sa.text("SELECT min(id) FROM sender")).scalar_one()
     at = NOW.replace(tzinfo=None) if connection.dialect.name == "sqlite" else NOW
-    values = {"met": met, "sender": sender, "at": str(at) if state.ended else None, "id": touch}
+    follow_up = met and event is not TouchEvent.EXTENDED
+    values = {"met": met, "follow_up": follow_up, "sender": sender, "at": str(at) if state.ended else None, "id": touch}
     connection.execute(statement, values)
     if not met:
         note = sa.text(

@@ -21,14 +21,15 @@ async def pause(context: AppContext, name: str, *, by: str) -> None:
     await campaigns.pause(context.engine, await _queue(context, name), name, by=by, now=context.clock.now())
 
 
-async def resume(context: AppContext, name: str) -> None:
-    """Resume a paused campaign.
+async def resume(context: AppContext, name: str, *, by: str = "an operator") -> None:
+    """Resume a paused campaign. ``by``: who does, for the record of the pause.
 
     Raises:
         StateError: There is no such campaign, or it is not paused.
         UnavailableError: The database or the queue is unavailable.
     """
-    await campaigns.resume(context.engine, await _queue(context, name), name)
+    queue = await _queue(context, name)
+    await campaigns.resume(context.engine, queue, name, by=by, now=context.clock.now())
 
 
 async def close(context: AppContext, name: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 
 from postroad.app.context import AppContext
-from postroad.campaign.message import StepMessage, step_message
+from postroad.campaign.message import StepKey, StepMessage, step_message
 from postroad.campaign.preview import email_steps, find_member
 from postroad.delivery.unqueued import SendAttempt, open_unqueued
 from postroad.errors import DataError, StateError, UsageError
@@ -91,7 +91,9 @@ def make_proofs(context: AppContext, request: ProofRequest, environ: Mapping[str
         for address in addresses:
             _require_not_suppressed(connection, context, campaign, address)
         compiled = {
-            step.name: step_message(connection, step.id, context.signer, settings.public_url, dkim, settings.services)
+            step.name: step_message(
+                connection, StepKey(step.id), context.signer, settings.public_url, dkim, settings.services
+            )
             for step in steps
             if step.id is not None
         }

@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
+from postroad.campaign.apply_running import change_steps
 from postroad.campaign.audience import open_audience
 from postroad.campaign.calendar import Window, require_open_day
-from postroad.campaign.correction import Correction, prepare_correction
+from postroad.campaign.correction import Correction, correction_row, prepare_correction
 from postroad.campaign.definition import CampaignDefinition, CampaignFile, read_campaign
 from postroad.campaign.file_access import read_named
 from postroad.campaign.holidays import HolidayCalendar
@@ -30,7 +31,7 @@ from postroad.store.recipient import Audience
 def apply(
     engine: sa.Engine, settings: Settings, file: CampaignFile, now: datetime, *, warmup: bool = False
 ) -> Campaign:
-    """Create or update a campaign.
+    """Create or update a campaign. The steps of a launched one change only where no recipient is hurt.
 
     Args:
         engine: Database of the campaigns.
@@ -43,7 +44,7 @@ def apply(
         The stored campaign.
 
     Raises:
-        StateError: The campaign is launched, and its content would change.
+        StateError: The campaign is launched, and a change would hurt recipients.
         ConfigError: A sender is not in postroad.toml, the audience's file cannot be read, or the condition on the
             audience is not valid.
     """
@@ -61,8 +62,8 @@ def apply(
         campaign = session.exec(by_name).one_or_none()
         if campaign is not None and (campaign.state is not CampaignState.DRAFT or campaign.freezing_at is not None):
             _reject_changes(session, campaign, file, sender_id, overflow)
-            # It does not change what recipients get, so it may change after the launch.
-            _set_policy(campaign, definition)
+            change_steps(connection, campaign, file.steps, now, where=str(file.path))
+            _set_policy(campaign, definition)  # It does not change what recipients get.
             return _save(session, campaign)
         _require_open_day(settings, file, now)
         if file.audience_file is not None:  # Checked for drafts only: after the launch the file may be deleted.
@@ -246,26 +247,26 @@ def _segment_row(engine: sa.Engine, settings: Settings, file: CampaignFile) -> d
 def _reject_changes(
     session: Session, campaign: Campaign, file: CampaignFile, sender_id: int, overflow: dict[str, Any] | None
 ) -> None:
-    steps = session.exec(select(Step).where(Step.campaign_id == campaign.id).order_by(col(Step.position))).all()
+    """Raise StateError if anything but the steps of a launched campaign would change."""
     audience = session.exec(select(Audience.name).where(Audience.id == campaign.audience_id)).one()
     stored = {
-        "steps": [(step.name, step.kind, step.settings) for step in steps],
         "sender": campaign.sender_id,
         "audience": audience,
         "audience.where": campaign.segment["text"] if campaign.segment is not None else None,
         "window": campaign.sending_window,
         "overflow": campaign.overflow,
         "transactional": campaign.transactional,
+        "corrects": campaign.corrects,
         **{name: (campaign.journey or {}).get(name) for name in ("entry", "exit", "goal")},
     }
     wanted = {
-        "steps": [(step.name, step.kind, step.settings) for step in file.steps],
         "sender": sender_id,
         "audience": file.definition.audience_name,
         "audience.where": file.definition.audience.where if file.definition.audience is not None else None,
         "window": file.definition.window_row,
         "overflow": overflow,
         "transactional": file.definition.transactional,
+        "corrects": correction_row(session.connection(), file.definition.corrects),
         **{name: (file.journey or {}).get(name) for name in ("entry", "exit", "goal")},
     }
     changed = [field for field in stored if stored[field] != wanted[field]]
@@ -275,6 +276,20 @@ def _reject_changes(
             "recipients would get two versions of it",
             where=str(file.path),
             remedy="Give the changed campaign another name, or revert the change.",
+        )
+    _require_same_kind(campaign, file)
+
+
+def _require_same_kind(campaign: Campaign, file: CampaignFile) -> None:
+    """Raise StateError if a launched campaign would become a journey, or a campaign without enrolments."""
+    if (campaign.journey is None) != (file.journey is None):
+        raise StateError(
+            f"campaign {campaign.name} was launched {'without' if file.journey else 'with'} enrolments, and these "
+            f"steps {'need' if file.journey else 'do not have'} them",
+            where=str(file.path),
+            remedy="Add only emails and waits, or give the changed campaign another name."
+            if file.journey
+            else "Revert the change, or give the changed campaign another name.",
         )
 
 

@@ -21,6 +21,7 @@ from postroad.errors import DataError
 from postroad.mail.html_content import HtmlContent
 from postroad.mail.html_reader import HtmlBodyReader
 from postroad.mail.rendering import Rendering
+from postroad.printable import counted
 from postroad.settings import Settings
 
 CLIP_BYTES: Final = 102 * 1024
@@ -156,7 +157,7 @@ def _merge_findings(trial: StepTrial) -> Iterator[PreflightFinding]:
     for name, recipients in sorted(trial.missing.items()):
         if 2 * recipients > trial.rendered:
             shown = name in trial.shown_fields
-            share = f"{recipients:,} of {trial.rendered:,} recipients ({recipients / trial.rendered:.0%})"
+            share = f"{recipients:,} of {counted(trial.rendered, 'recipient')} ({recipients / trial.rendered:.0%})"
             yield PreflightFinding(
                 code=PreflightCode.MERGE_EMPTY.word,
                 level=PreflightCode.MERGE_EMPTY.level if shown else Level.INFO,
@@ -180,7 +181,7 @@ def _image_findings(step: AuthoredStep, content: HtmlContent) -> Iterator[Prefli
         yield step_finding(
             PreflightCode.IMAGE_NO_ALT,
             step.trial.name,
-            f"{content.without_alt:,} of {content.images:,} images have no alternative text",
+            f"{content.without_alt:,} of {counted(content.images, 'image has', 'images have')} no alternative text",
             'Describe each image: alt="Our office". A decoration has an empty text: alt="".',
             part="html",
             lines=name_lines(content.no_alt) if step.html_lines else "",

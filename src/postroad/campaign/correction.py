@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field
 from postroad.campaign.audience import open_audience
 from postroad.campaign.steps import NAME_PATTERN, Strict
 from postroad.errors import ConfigError, StateError, unknown_name
+from postroad.printable import counted
 from postroad.store.bulk import id_rows
 from postroad.store.campaign import Campaign, find_campaign, steps_of
 from postroad.store.engine import read, write
@@ -78,8 +79,22 @@ def prepare_correction(
         if reached:
             with write(engine) as connection:
                 _add(connection, audience_id, import_id, reached, now)
-    row = {"campaign": campaign.id, "step": step_id, "unknown": corrects.unknown}
-    return Correction(row=row, audience_id=campaign.permission_audience_id or campaign.audience_id)
+    return Correction(
+        row=_row(campaign, step_id, corrects), audience_id=campaign.permission_audience_id or campaign.audience_id
+    )
+
+
+def correction_row(connection: sa.Connection, corrects: CorrectsDefinition | None) -> dict[str, Any] | None:
+    """Return what the campaign table stores of a correction; None for another campaign, or without that step."""
+    if corrects is None:
+        return None
+    campaign = find_campaign(connection, corrects.campaign)
+    ids = {step.name: step.id for step in steps_of(connection, campaign.id or 0)}
+    return _row(campaign, ids.get(corrects.step) if corrects.step is not None else None, corrects)
+
+
+def _row(campaign: Campaign, step_id: int | None, corrects: CorrectsDefinition) -> dict[str, Any]:
+    return {"campaign": campaign.id, "step": step_id, "unknown": corrects.unknown}
 
 
 def _require_ended(engine: sa.Engine, corrects: CorrectsDefinition, where: str) -> tuple[Campaign, int | None]:
@@ -97,7 +112,7 @@ def _require_ended(engine: sa.Engine, corrects: CorrectsDefinition, where: str) 
         step = f" --step {corrects.step}" if corrects.step else ""
         stop = f"`postroad campaign recall {corrects.campaign}{step}`"
         raise StateError(
-            f"{live:,} messages of campaign {corrects.campaign} wait or are on the wire, and may still arrive",
+            f"{counted(live, 'message')} of campaign {corrects.campaign} may still arrive, from the queue or the wire",
             where=where,
             remedy=f"Stop it first: {stop}. Messages on the wire end within minutes.",
         )

@@ -19,7 +19,6 @@ from postroad.campaign.file_access import ALLOW_IT, FileRefusedError, FileRules
 from postroad.campaign.frequency import FrequencyField, require_class
 from postroad.campaign.step_rows import StepContent, StepSource, read_text, step_rows
 from postroad.campaign.steps import (
-    MAX_CONDITION_CHARACTERS,
     MAX_WAIT_MS,
     NAME_PATTERN,
     EmailStep,
@@ -32,6 +31,7 @@ from postroad.campaign.steps import (
 from postroad.campaign.yaml_file import TextPlace, line_of, load_yaml, text_place
 from postroad.errors import ConfigError
 from postroad.field_faults import combined_error, field_faults
+from postroad.segment.errors import MAX_CONDITION_CHARACTERS
 from postroad.settings import DurationMs, Settings, ZoneName
 from postroad.store.campaign import OnReply
 
@@ -41,7 +41,12 @@ class AudienceDefinition(Strict):
 
     name: str = Field(pattern=NAME_PATTERN)
     file: Path | None = None
-    where: str | None = Field(default=None, min_length=1, description="condition on its recipients; unset: all")
+    where: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_CONDITION_CHARACTERS,
+        description="condition on its recipients; unset: all",
+    )
 
 
 class WindowDefinition(Strict):
@@ -93,6 +98,9 @@ class CampaignDefinition(Strict):
         default=False, description="with entry: api, requests may be for mail that people must get, such as a receipt"
     )
     entry: EntryField = Field(default=EntryDefinition(), description="how recipients enter: launch, joined, …")
+    again: DurationMs | None = Field(
+        default=None, gt=0, le=MAX_WAIT_MS, description="time after the last entry; unset: a recipient enters once"
+    )
     exit: str | None = Field(
         default=None,
         min_length=1,
@@ -148,6 +156,12 @@ class CampaignDefinition(Strict):
             raise ValueError("audience and corrects exclude each other: a correction goes to whom the campaign reached")
         if self.corrects is not None and (self.is_journey or self.corrects.campaign == self.name):
             raise ValueError("a correction consists of emails and waits alone, and has a name of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _again_is_for_an_open_entry(self) -> Self:
+        if self.again is not None and self.entry.on.strip().lower() in (EntryKind.LAUNCH, EntryKind.API):
+            raise ValueError("again needs an entry after the launch: add entry, such as joined or event('name')")
         return self
 
     @property
@@ -249,7 +263,10 @@ def _journey(source: StepSource, definition: CampaignDefinition) -> dict[str, An
         name: source.conditions.condition(text, source.where((name,))) if text is not None else None
         for name, text in (("exit", definition.exit), ("goal", definition.goal))
     }
-    return {"entry": entry_row(definition.entry, source.conditions, source.where(("entry",))), **conditions}
+    return {
+        "entry": entry_row(definition.entry, definition.again, source.conditions, source.where(("entry",))),
+        **conditions,
+    }
 
 
 def _validate(path: Path, node: yaml.Node, values: dict[str, Any]) -> CampaignDefinition:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
 from postroad.segment.tree import RecipientCondition, RecipientDate, date_from_json, from_json
 from postroad.store.campaign import Campaign
+from postroad.store.enrolments.pending import LastEntry
 
 
 class EntryKind(StrEnum):
@@ -27,6 +29,8 @@ class CampaignEntry:
         self.kind = EntryKind(row["kind"])
         self.at_launch = self.kind is EntryKind.LAUNCH or bool(row.get("existing"))
         """Whether the members of the audience enter at the launch."""
+        self.again = timedelta(milliseconds=row["again_ms"]) if "again_ms" in row else None
+        """How long after the last entry a recipient may enter again; None: never."""
         self.event: str = row.get("event", "")
         self.condition: RecipientCondition | None = from_json(row["condition"]) if "condition" in row else None
         self.date: RecipientDate | None = date_from_json(row["date"]) if "date" in row else None
@@ -35,6 +39,19 @@ class CampaignEntry:
     def of(cls, campaign: Campaign) -> CampaignEntry:
         """Return the entry of a campaign."""
         return cls((campaign.journey or {}).get("entry"))
+
+    def number(self, last: LastEntry | None, at: datetime) -> int | None:
+        """Return the number of a recipient's entry at a time. None: the recipient may not enter then.
+
+        Args:
+            last: The last entry of the recipient; None: this is the first one.
+            at: When the recipient joined or did something, or the date of the recipient.
+        """
+        if last is None:
+            return 1
+        if self.again is None or not last.ended or at < last.at + self.again:
+            return None
+        return last.number + 1
 
     @property
     def by_request(self) -> bool:

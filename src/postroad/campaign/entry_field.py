@@ -9,8 +9,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from postroad.campaign.conditions import ConditionReader
 from postroad.campaign.entry import EntryKind
-from postroad.campaign.steps import MAX_CONDITION_CHARACTERS, Strict
+from postroad.campaign.steps import Strict
 from postroad.errors import ConfigError
+from postroad.segment.errors import MAX_CONDITION_CHARACTERS
 from postroad.segment.tree import FunctionCall, FunctionName, from_json
 
 
@@ -43,11 +44,14 @@ def is_api_entry(entry: object) -> bool:
     return isinstance(on, str) and on.strip().lower() == EntryKind.API
 
 
-def entry_row(definition: EntryDefinition, conditions: ConditionReader, where: str) -> dict[str, Any] | None:
+def entry_row(
+    definition: EntryDefinition, again_ms: int | None, conditions: ConditionReader, where: str
+) -> dict[str, Any] | None:
     """Return an entry as the campaign table stores it. None: at the launch.
 
     Args:
         definition: The entry of a campaign.yaml.
+        again_ms: How long after the last entry a recipient may enter again; None: never.
         conditions: Reads its event or its date.
         where: File, line and field, for errors.
 
@@ -57,6 +61,11 @@ def entry_row(definition: EntryDefinition, conditions: ConditionReader, where: s
     Raises:
         ConfigError: It is not an entry.
     """
+    row = _row(definition, conditions, where)
+    return {**row, "again_ms": again_ms} if row is not None and again_ms is not None else row
+
+
+def _row(definition: EntryDefinition, conditions: ConditionReader, where: str) -> dict[str, Any] | None:
     word = definition.on.strip().lower()
     if word == EntryKind.LAUNCH:
         return None

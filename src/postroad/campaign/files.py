@@ -83,8 +83,8 @@ def read_step_files(
     octets: dict[str, bytes] = {}
     left_bytes = MAX_FILES_BYTES
     definitions: list[tuple[str, AttachmentDefinition | InlineDefinition]] = [
-        *((f"{where}.attachments.{number}", attachment) for number, attachment in enumerate(attachments)),
-        *((f"{where}.inline.{number}", inline) for number, inline in enumerate(inlines)),
+        *((f"{where}.attachments.{number}", attachment) for number, attachment in enumerate(attachments, start=1)),
+        *((f"{where}.inline.{number}", inline) for number, inline in enumerate(inlines, start=1)),
     ]
     for field, definition in definitions:
         content = _read(folder / definition.file, rules, left_bytes, where=field)

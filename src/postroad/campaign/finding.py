@@ -25,6 +25,8 @@ class PreflightCode(Enum):
     AUDIENCE_INTERRUPTED = "audience.interrupted", Level.FAIL, "Recipients of an unfinished import would be missing."
     SEGMENT_EMPTY = "segment.empty", Level.FAIL, "No member of the audience meets the condition."
     SEGMENT_MISSING = "segment.missing", Level.WARN, "Comparisons with a missing value are false."
+    JOURNEY_WAYS = "journey.ways", Level.INFO, "The fields of today decide; later ones may decide otherwise."
+    JOURNEY_NO_DATE = "journey.no-date", Level.WARN, "They get none of the emails after that wait."
     FILE_UNREADABLE = "file.unreadable", Level.FAIL, "The launch imports the file first, and would stop."
     FILE_NO_ROW = "file.no-row", Level.FAIL, "After the import there would still be no recipient."
     FILE_REFUSED = "file.refused", Level.WARN, "These rows get no mail."

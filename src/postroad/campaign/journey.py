@@ -95,6 +95,7 @@ class Traveller:
         from_id: The step that the enrolment leaves; for a recipient who enters, the first one.
         passed_id: The last step that was passed.
         enrolment_id: None for a recipient who enters.
+        entry: The number of the recipient's entry.
         email_due: When the email that follows is due, if that was decided when the wait before it began.
         goal: Whether the recipient has reached the goal.
         place: The result: the next place.
@@ -106,6 +107,7 @@ class Traveller:
     from_id: int
     passed_id: int
     enrolment_id: int | None = None
+    entry: int = 1
     email_due: datetime | None = None
     goal: bool = False
     place: Place | None = None

@@ -12,12 +12,14 @@ from postroad.campaign.entry import CampaignEntry, EntryKind
 from postroad.campaign.journey_facts import DatabaseFacts
 from postroad.campaign.journey_pass import Entrant, PassContext, enrol
 from postroad.campaign.segment import Segment
+from postroad.segment.sql import event_sql
 from postroad.store.campaign import Campaign, find_campaign, set_entry_cursor
 from postroad.store.engine import read, write
-from postroad.store.enrolments.pending import PAGE
+from postroad.store.enrolments.pending import PAGE, last_entries
 from postroad.store.entrants import (
     LATE_IDS,
     Candidate,
+    EventWhere,
     Joined,
     events_of_members,
     joined_members,
@@ -71,7 +73,7 @@ def enrol_entrants(context: PassContext) -> int:
     cursor = msgspec.convert(campaign.entry_cursor, EntryCursor)
     match entry.kind:
         case EntryKind.JOINED:
-            return _enrol_joined(context, campaign, cursor)
+            return _enrol_joined(context, campaign, entry, cursor)
         case EntryKind.EVENT:
             return _enrol_by_event(context, campaign, entry, cursor)
         case EntryKind.DATE:
@@ -80,7 +82,7 @@ def enrol_entrants(context: PassContext) -> int:
             return 0
 
 
-def _enrol_joined(context: PassContext, campaign: Campaign, cursor: EntryCursor) -> int:
+def _enrol_joined(context: PassContext, campaign: Campaign, entry: CampaignEntry, cursor: EntryCursor) -> int:
     """Enrol who joined. What may have been committed late is read again, from the time that is settled."""
     with read(context.engine) as connection:
         settled = settled_until(connection, campaign.audience_id, context.now)
@@ -91,10 +93,10 @@ def _enrol_joined(context: PassContext, campaign: Campaign, cursor: EntryCursor)
     planned = 0
     while True:
         with read(context.engine) as connection:
-            page = joined_members(connection, context.journey.campaign_id, campaign.audience_id, place, PAGE)
+            page = joined_members(connection, campaign.audience_id, place, PAGE)
         if not page:
             break
-        planned += _enrol_candidates(context, page)
+        planned += _enrol_candidates(context, entry, page)
         place = Joined(page[-1].at, page[-1].key)
     if place > Joined(cursor.at, cursor.id):
         _keep(context, EntryCursor(at=place.at, id=place.recipient_id))
@@ -105,17 +107,14 @@ def _enrol_by_event(context: PassContext, campaign: Campaign, entry: CampaignEnt
     """Enrol members by their events. Events whose ids may have been committed late are read again."""
     after = max(cursor.id - LATE_IDS, cursor.floor)
     planned, last = 0, cursor.id
+    assert entry.condition is not None  # noqa: S101  (set for an event)
     while True:
         with read(context.engine) as connection:
-            page = events_of_members(
-                connection, context.journey.campaign_id, campaign.audience_id, entry.event, after, PAGE
-            )
-            fresh = {one.member.recipient_id for one in page.members if not one.enrolled}
-            facts = DatabaseFacts(connection, context.journey.scope(context.now))
-            matching = facts.matching(entry.condition, fresh) if entry.condition is not None else fresh
+            where = EventWhere(*event_sql(entry.condition, connection.dialect.name, context.journey.scope(context.now)))
+            page = events_of_members(connection, campaign.audience_id, entry.event, where, after, PAGE)
         if page.last is None:
             break
-        planned += _enrol_candidates(context, [one for one in page.members if one.member.recipient_id in matching])
+        planned += _enrol_candidates(context, entry, page.members)
         after = last = page.last
     if last > cursor.id:
         _keep(context, msgspec.structs.replace(cursor, id=last))
@@ -136,12 +135,11 @@ def _enrol_by_date(context: PassContext, campaign: Campaign, entry: CampaignEntr
             members = members_after(connection, campaign.audience_id, after, PAGE)
             facts = DatabaseFacts(connection, context.journey.scope(context.now))
             dates = facts.dates(entry.date, [member.recipient_id for member in members])
-        entrants = [
-            Entrant(member, dates[member.recipient_id])
-            for member in members
-            if member.recipient_id in dates and since < dates[member.recipient_id] <= until
+        came = {id_: at for id_, at in dates.items() if since < at <= until}
+        candidates = [
+            Candidate(came[one.recipient_id], one.recipient_id, one) for one in members if one.recipient_id in came
         ]
-        planned += _enter(context, entrants)
+        planned += _enrol_candidates(context, entry, candidates)
         after = members[-1].recipient_id if len(members) == PAGE else 0
         if after == 0:
             break
@@ -149,23 +147,21 @@ def _enrol_by_date(context: PassContext, campaign: Campaign, entry: CampaignEntr
     return planned
 
 
-def _enrol_candidates(context: PassContext, candidates: Sequence[Candidate]) -> int:
-    entrants = {
-        one.member.recipient_id: Entrant(one.member, one.at)
-        for one in reversed(candidates)  # The first event of a recipient counts.
-        if not one.enrolled
-    }
-    return _enter(context, list(entrants.values()))
-
-
-def _enter(context: PassContext, entrants: Sequence[Entrant]) -> int:
-    """Enrol those recipients who belong to the segment now. Returns the number of planned touches."""
-    if not entrants:
+def _enrol_candidates(context: PassContext, entry: CampaignEntry, candidates: Sequence[Candidate]) -> int:
+    """Enrol those candidates who may enter now and belong to the segment. Returns the number of planned touches."""
+    if not candidates:
         return 0
+    ids = sorted({one.member.recipient_id for one in candidates})
     with read(context.engine) as connection:
+        last = last_entries(connection, context.journey.campaign_id, ids)
+        entrants: dict[int, Entrant] = {}
+        for one in candidates:
+            number = entry.number(last.get(one.member.recipient_id), one.at)
+            if number is not None:  # The first event of a recipient counts.
+                entrants.setdefault(one.member.recipient_id, Entrant(one.member, one.at, number))
         segment = Segment.of(find_campaign(connection, context.name), context.now)
-        met = segment.meeting(connection, [one.member.recipient_id for one in entrants])
-    entering = [one for one in entrants if one.member.recipient_id in met]
+        met = segment.meeting(connection, list(entrants)) if entrants else ()
+    entering = [entrants[id_] for id_ in entrants if id_ in met]
     return enrol(context, entering) if entering else 0
 
 

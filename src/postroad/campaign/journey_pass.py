@@ -46,14 +46,15 @@ GOAL_PAGES = 10
 class PassContext:
     """One pass over a campaign.
 
-    ``states``: states of the campaign in which the pass may write. ``hash_of``: hashes an address, to find hashed
-    suppressions.
+    ``states``: states of the campaign in which the pass may write. ``revision``: that of the steps that it read.
+    ``hash_of``: hashes an address, to find hashed suppressions.
     """
 
     engine: sa.Engine
     name: str
     journey: Journey
     now: datetime
+    revision: int = 0
     hash_of: HashOf | None = None
     states: tuple[CampaignState, ...] = (CampaignState.RUNNING,)
 
@@ -70,7 +71,8 @@ def open_pass(
         campaign = find_campaign(connection, name)
         assert campaign.id is not None  # noqa: S101  (read from its table)
         journey = Journey(campaign, steps_of(connection, campaign.id), calendar)
-    return PassContext(engine=engine, name=name, journey=journey, now=now, hash_of=hash_of)
+        revision = campaign.revision
+    return PassContext(engine=engine, name=name, journey=journey, now=now, revision=revision, hash_of=hash_of)
 
 
 def freeze_journey(
@@ -99,10 +101,11 @@ def freeze_journey(
 
 
 class Entrant(NamedTuple):
-    """A recipient who enters, and the time from which waits count."""
+    """A recipient who enters, and the time from which waits count. ``entry``: the number of this entry."""
 
     member: Member
     at: datetime
+    entry: int = 1
 
 
 def enrol(context: PassContext, entrants: Sequence[Entrant]) -> int:
@@ -124,6 +127,7 @@ def enrol(context: PassContext, entrants: Sequence[Entrant]) -> int:
             planned=entrant.at,
             from_id=first_id,
             passed_id=first_id,
+            entry=entrant.entry,
         )
         for entrant in entrants
     ]
@@ -131,7 +135,9 @@ def enrol(context: PassContext, entrants: Sequence[Entrant]) -> int:
     with write(context.engine) as connection:
         if not _may_write(connection, context):
             return 0
-        entrances = [Entrance(one.recipient_id, one.place, one.goal) for one in travellers if one.place is not None]
+        entrances = [
+            Entrance(one.recipient_id, one.place, one.goal, one.entry) for one in travellers if one.place is not None
+        ]
         entered = enter(connection, context.journey.campaign_id, entrances, context.now)
         return _plan(connection, context, [one for one in travellers if one.recipient_id in entered])
 
@@ -183,7 +189,7 @@ def notice_goals(context: PassContext) -> int:
         if found:
             with write(context.engine) as connection:
                 reached += record_goals(connection, found, context.now)
-        after = page[-1].recipient_id if len(page) == PAGE else 0
+        after = page[-1].recipient_id if len(page) >= PAGE else 0
         if after == 0:
             break
     if after != begin:
@@ -224,6 +230,7 @@ def _continue_accepted(
                 from_id=step_id,
                 passed_id=step_id,
                 enrolment_id=touch.id,
+                entry=touch.entry,
             )
         )
     travellers = _walk(context, arrivals)
@@ -247,6 +254,7 @@ def _continue_due(context: PassContext, due: Sequence[DueEnrolment]) -> int:
             from_id=one.step_id,
             passed_id=one.step_id,
             enrolment_id=one.id,
+            entry=one.entry,
         )
         context.journey.leave(arrivals, traveller, one.due_at, context.now)
     travellers = _walk(context, arrivals)
@@ -282,7 +290,8 @@ def _end_failed(context: PassContext, failed: Sequence[FailedTouch]) -> None:
 
 
 def _may_write(connection: sa.Connection, context: PassContext) -> bool:
-    return find_campaign(connection, context.name, for_update=True).state in context.states
+    campaign = find_campaign(connection, context.name, for_update=True)
+    return campaign.state in context.states and campaign.revision == context.revision
 
 
 def _move(connection: sa.Connection, context: PassContext, travellers: Sequence[Traveller]) -> int:
@@ -304,7 +313,7 @@ def _plan(connection: sa.Connection, context: PassContext, travellers: Sequence[
         if one.place is not None and one.place.step_id in emails and one.place.state is EnrolmentState.ACTIVE:
             assert one.email_due is not None  # noqa: S101  (set with the place)
             hashed = context.hash_of(one.member.address) if context.hash_of is not None else None
-            touches[one.place.step_id].append(NewTouch(one.recipient_id, one.email_due, hashed))
+            touches[one.place.step_id].append(NewTouch(one.recipient_id, one.email_due, hashed, one.entry))
     return sum(
         plan_touches(
             connection,

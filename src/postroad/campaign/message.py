@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.orm import make_transient
 from sqlmodel import Session, col, select
 
 from postroad.campaign.files import step_files
@@ -16,7 +18,7 @@ from postroad.mail.markup_process import prepare_in_subprocess
 from postroad.mail.message import CompiledMessage, MessageSource, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
 from postroad.settings import Service
-from postroad.store.campaign import Campaign, Sender, Step, stored_files
+from postroad.store.campaign import Campaign, Sender, Step, step_settings, stored_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,26 +32,34 @@ class StepMessage:
     message: CompiledMessage
 
 
+class StepKey(NamedTuple):
+    """What a message is made of: a step, a sender and a version of the step.
+
+    ``sender_id``: None: the campaign's sender. ``version``: None: the current one.
+    """
+
+    step_id: int
+    sender_id: int | None = None
+    version: int | None = None
+
+
 def step_message(
     connection: sa.Connection,
-    step_id: int,
+    key: StepKey,
     signer: TokenSigner,
     public_url: str,
     dkim: Mapping[str, DkimSigner] | None = None,
     services: Mapping[str, Service] | None = None,
-    *,
-    sender_id: int | None = None,
 ) -> StepMessage:
     """Compile the message of an email step.
 
     Args:
         connection: Connection to the database.
-        step_id: The step.
+        key: The step, its version and the sender.
         signer: Signer of the tokens in links and in the envelope sender.
         public_url: URL at which recipients reach `postroad web`.
         dkim: DKIM signers by name of the sender. None: messages are not signed.
         services: Mail services of routes, by name of the route. None: messages have no tag.
-        sender_id: The sender. None: the campaign's sender.
 
     Returns:
         The message.
@@ -57,7 +67,7 @@ def step_message(
     Raises:
         StateError: There is no such step, or one of its files is not in the database.
     """
-    step, campaign, sender = _load_step(connection, step_id, sender_id)
+    step, campaign, sender = _load_step(connection, key)
     name = f"campaign {campaign.name}, step {step.name}"
     text, html = prepare_in_subprocess(
         text=step.settings["text"], html=step.settings["html"], mjml=step.settings.get("mjml"), name=name
@@ -80,24 +90,27 @@ def step_message(
         service=(services or {}).get(sender.route),
     )
     return StepMessage(
-        step_id=step_id, campaign=campaign.name, sender=sender.address, route=sender.route, message=message
+        step_id=key.step_id, campaign=campaign.name, sender=sender.address, route=sender.route, message=message
     )
 
 
-def _load_step(connection: sa.Connection, step_id: int, sender_id: int | None) -> tuple[Step, Campaign, Sender]:
+def _load_step(connection: sa.Connection, key: StepKey) -> tuple[Step, Campaign, Sender]:
     row = (
         Session(connection)
         .exec(
             select(Step, Campaign, Sender)
             .join(Campaign, col(Campaign.id) == col(Step.campaign_id))
-            .join(Sender, col(Sender.id) == (col(Campaign.sender_id) if sender_id is None else sender_id))
-            .where(Step.id == step_id)
+            .join(Sender, col(Sender.id) == (col(Campaign.sender_id) if key.sender_id is None else key.sender_id))
+            .where(Step.id == key.step_id)
         )
         .one_or_none()
     )
     if row is None:
-        raise StateError(f"there is no step number {step_id}")
+        raise StateError(f"there is no step number {key.step_id}")
     step, campaign, sender = row
+    if key.version is not None:
+        make_transient(step)
+        step.settings = step_settings(connection, step, key.version)
     return step, campaign, sender
 
 

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 from sqlmodel import col
 
+from postroad.campaign.apply_running import extend_follow_ups
 from postroad.campaign.calendar import Window
 from postroad.campaign.due_times import DueTimes
 from postroad.campaign.entry import CampaignEntry
@@ -66,8 +67,7 @@ def launch(
         engine: The ledger.
         name: Name of the campaign.
         now: The time, from which the first emails are due.
-        hash_of: Function that hashes an address, to find hashed suppressions. Without it they are found only at
-            admission.
+        hash_of: Function that hashes an address, to find hashed suppressions. None: the admission finds them.
         run_id: The Prefect run that launches the campaign. A run that was stopped cannot launch it.
         calendar: The days without mail. None: public holidays alone.
 
@@ -297,6 +297,7 @@ def advance(
     Returns:
         The number of planned touches.
     """
+    extend_follow_ups(engine, name)
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
     if campaign.state is not CampaignState.RUNNING:
@@ -342,7 +343,8 @@ def _plan_follow_ups(
             for touch in accepted
         }
         with write(engine) as connection:
-            if find_campaign(connection, campaign.name, for_update=True).state is not CampaignState.RUNNING:
+            current = find_campaign(connection, campaign.name, for_update=True)
+            if current.state is not CampaignState.RUNNING or current.revision != campaign.revision:
                 return planned
             taken = mark_followed_up(connection, list(touches))
             planned += plan_touches(connection, step, [touches[id_] for id_ in sorted(taken)], now)

@@ -14,7 +14,8 @@ from postroad.campaign.content import AuthoredStep, CheckedContent, check_conten
 from postroad.campaign.entry import CampaignEntry
 from postroad.campaign.file_trial import FileTrial, try_file
 from postroad.campaign.finding import Level, PreflightCode, PreflightFinding, campaign_finding
-from postroad.campaign.message import step_message
+from postroad.campaign.journey_preflight import check_ways
+from postroad.campaign.message import StepKey, step_message
 from postroad.campaign.segment import Segment
 from postroad.campaign.segment_preflight import count_for_preflight
 from postroad.campaign.sender_preflight import check_dns, check_settings, senders_of
@@ -24,6 +25,7 @@ from postroad.mail.html_reader import HtmlBodyReader
 from postroad.mail.markup_process import prepare_in_subprocess
 from postroad.mail.message import CompiledMessage
 from postroad.mail.token import TokenSigner
+from postroad.printable import counted
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign, Step, StepKind, find_campaign, steps_of
 from postroad.store.engine import read
@@ -108,15 +110,15 @@ def check(
             findings += _check_file(file, coming, members)
         except DataError as error:
             findings.append(_unreadable(error))
-    counted = count_for_preflight(engine, segment, members, coming, CampaignEntry.of(campaign).stays_open)
-    findings += [*counted.findings, *_try_members(engine, segment, trials, counted.recipients, coming, progress)]
+    count = count_for_preflight(engine, segment, members, coming, CampaignEntry.of(campaign).stays_open)
+    ways = check_ways(engine, campaign, segment)
+    findings += [*count.findings, *ways, *_try_members(engine, segment, trials, count.recipients, coming, progress)]
     with HtmlBodyReader() as reader:
         checked = [check_content(content, reader, settings) for content in contents]
-    findings += [finding for each in checked for finding in each.findings]
     return PreflightReport(
         campaign=name,
-        recipients=counted.recipients + coming.new,
-        findings=tuple(findings),
+        recipients=count.recipients + coming.new,
+        findings=(*findings, *(finding for each in checked for finding in each.findings)),
         file=coming if file is not None else None,
         contents=tuple(checked),
     )
@@ -152,7 +154,8 @@ def _check_file(file: Path, coming: FileTrial, recipients: int) -> Iterator[Pref
     if coming.refused:
         yield campaign_finding(
             PreflightCode.FILE_REFUSED,
-            f"{coming.refused:,} of {coming.rows:,} rows of {file} are not valid and are not imported",
+            f"{coming.refused:,} of {counted(coming.rows, 'row')} of {file} "
+            f"{'is' if coming.refused == 1 else 'are'} not valid and not imported",
             "`postroad audience refusals NAME` shows them after the import.",
         )
     if not recipients + coming.new:
@@ -199,7 +202,7 @@ def _check_steps(
             continue
         try:
             messages = [
-                step_message(connection, step.id, signer, settings.public_url, sender_id=sender).message
+                step_message(connection, StepKey(step.id, sender), signer, settings.public_url).message
                 for (sender,) in senders_of(connection, campaign, "id")
             ]
         except ConfigError as error:
@@ -243,14 +246,14 @@ def _check_renderings(trials: list[StepTrial], tried: TrialResult) -> Iterator[P
             what = f"{trial.name} shows {{{{ {name} }}}}, which is Postroad's value"
             yield campaign_finding(
                 PreflightCode.RENDER_RESERVED,
-                f"{what} and not the column of {recipients:,} recipients",
+                f"{what} and not the column of {counted(recipients, 'recipient')}",
                 "Rename the column to show its values.",
                 recipients=recipients,
             )
     if tried.recipients < tried.total:
         yield campaign_finding(
             PreflightCode.RENDER_SLOW,
-            f"only the first {tried.recipients:,} of {tried.total:,} recipients were tried: rendering is slow",
+            f"only the first {tried.recipients:,} of {counted(tried.total, 'recipient')} were tried: rendering is slow",
             "Use fewer loops and conditions on merge fields, or prepare the values in the CSV.",
         )
 
@@ -263,4 +266,4 @@ _RENDERING_REMEDY = (
 
 def _recipients(fault: RenderingFault) -> str:
     others = fault.recipients - len(fault.examples)
-    return ", ".join(fault.examples) + (f" and {others:,} others" if others else "")
+    return ", ".join(fault.examples) + (f" and {counted(others, 'other')}" if others else "")

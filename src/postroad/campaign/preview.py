@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from postroad.campaign.message import step_message
+from postroad.campaign.message import StepKey, step_message
 from postroad.errors import StateError, unknown_name
 from postroad.mail.address import normalise_address
 from postroad.mail.dkim import DkimSigner
@@ -88,7 +88,9 @@ def preview(
         step = email_steps(connection, campaign, request.step)[0]
         assert step.id is not None  # noqa: S101  (read from its table)
         recipient, attributes = find_member(connection, campaign, request.address)
-        compiled = step_message(connection, step.id, signer, settings.public_url, dkim, settings.services).message
+        compiled = step_message(
+            connection, StepKey(step.id), signer, settings.public_url, dkim, settings.services
+        ).message
     fields = {field: str(attributes[field]) for field in compiled.fields if field in attributes}
     message = compiled.merge(PREVIEW_TOUCH, recipient, fields, now).signed()
     parsed = BytesParser(policy=policy.default).parsebytes(message.content)

@@ -11,6 +11,7 @@ from postroad.campaign.file_trial import FileTrial
 from postroad.campaign.finding import PreflightCode, PreflightFinding, campaign_finding
 from postroad.campaign.segment import Segment, SegmentCount, count_segment
 from postroad.field_types import FieldType
+from postroad.printable import counted
 from postroad.segment.tree import RecipientCondition
 
 
@@ -49,7 +50,7 @@ def _findings(condition: RecipientCondition, count: SegmentCount, coming: FileTr
     if members and not count.matching + coming.new:
         yield campaign_finding(
             PreflightCode.SEGMENT_EMPTY,
-            f"none of the {members:,} members of its audience meets the condition: {condition.text}",
+            f"none of the {counted(members, 'member')} of its audience meets the condition: {condition.text}",
             "`postroad segment explain ADDRESS --campaign NAME` shows why a recipient does not.",
         )
     for name, kind in condition.fields.items():
@@ -58,8 +59,9 @@ def _findings(condition: RecipientCondition, count: SegmentCount, coming: FileTr
             value = "no value" if kind is FieldType.TEXT else f"no {kind} value"
             yield campaign_finding(
                 PreflightCode.SEGMENT_MISSING,
-                f"{lacking:,} of {members:,} members of the audience have {value} in the field {name}, which the "
-                "condition names: every comparison with it is false for them",
+                f"{lacking:,} of {counted(members, 'member')} of the audience "
+                f"{'has' if lacking == 1 else 'have'} {value} in the field {name}, which the condition names: every "
+                "comparison with it is false for them",
                 f"Import the field for them, or decide about them with {name} IS NULL.",
                 recipients=lacking,
             )

@@ -12,11 +12,13 @@ import sqlalchemy as sa
 from postroad.campaign.calendar_preflight import check_calendar
 from postroad.campaign.finding import Level, PreflightCode, PreflightFinding, campaign_finding
 from postroad.campaign.frequency import require_class
+from postroad.campaign.segment import Segment
 from postroad.clock import SystemClock
 from postroad.dns.finding import Finding as DnsFinding
 from postroad.dns.finding import failures, in_words
 from postroad.dns.identity import is_reserved
 from postroad.errors import ConfigError
+from postroad.printable import counted
 from postroad.settings import Settings
 from postroad.settings.frequency import NORMAL
 from postroad.store.campaign import Campaign
@@ -55,13 +57,15 @@ def _check_frequency(connection: sa.Connection, settings: Settings, campaign: Ca
         return
     assert campaign.id is not None  # noqa: S101  (read from its table)
     rule = FrequencyRule(caps=settings.frequency, now=SystemClock().now())
-    over = over_cap_in_audience(connection, campaign.id, rule)
+    where = Segment.of(campaign, rule.now).sql(connection.dialect.name)
+    over = over_cap_in_audience(connection, campaign.id, rule, where.sql, where.parameters)
     if over:
         name = campaign.frequency or NORMAL
         effect = "skipped" if campaign.frequency_skip else "sent later"
         yield campaign_finding(
             PreflightCode.FREQUENCY_OVER,
-            f"{over:,} recipients are over the frequency cap {name} ({settings.frequency[name]}) now",
+            f"{counted(over, 'recipient is', 'recipients are')} over the frequency cap {name} "
+            f"({settings.frequency[name]}) now",
             f"Their messages are {effect}. `frequency: ignore` in the campaign's file sends them at once.",
             recipients=over,
         )

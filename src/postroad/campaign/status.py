@@ -17,15 +17,21 @@ from postroad.store.enrolments.pending import any_failed
 from postroad.store.ledger import LIVE, TouchState
 from postroad.store.planning import any_follow_up
 from postroad.store.touch_count import counts_by_step
+from postroad.store.touches.sending import reopen_campaigns
 from postroad.store.types import UtcDateTime
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSummary:
-    """Touches of one email step, by state. Every state has a count; the sum is ``touches``."""
+    """Touches of one email step, by state. Every state has a count; the sum is ``touches``.
+
+    ``recalled_at``: when it was recalled. ``version``: it was changed so often after the launch, plus one.
+    """
 
     name: str
     counts: dict[TouchState, int]
+    recalled_at: datetime | None = None
+    version: int = 1
 
     @property
     def touches(self) -> int:
@@ -132,6 +138,8 @@ def _summary(connection: sa.Connection, campaign: Campaign) -> CampaignSummary:
         StepSummary(
             name=step.name,
             counts={state: counts.get(step.id or 0, {}).get(state, 0) for state in TouchState},
+            recalled_at=step.recalled_at,
+            version=step.version,
         )
         for step in rows
         if step.kind is StepKind.EMAIL
@@ -194,8 +202,40 @@ def campaigns_in(engine: sa.Engine, *states: CampaignState) -> list[str]:
         return list(Session(connection).exec(statement))
 
 
+def reopen_late(engine: sa.Engine) -> list[str]:
+    """Let finished campaigns run again in which a message was accepted late, and a step follows.
+
+    A late event of the queue, a returned message or a report may say so after the campaign finished. The steps that
+    follow are then taken, and the campaign finishes again.
+
+    Args:
+        engine: The ledger.
+
+    Returns:
+        The names of the campaigns.
+    """
+    with read(engine) as connection:
+        found = list(connection.execute(_ACCEPTED_LATE).scalars())
+    if not found:
+        return []
+    with write(engine) as connection:
+        locked = sa.select(col(Campaign.id)).where(col(Campaign.id).in_(found)).order_by(col(Campaign.id))
+        connection.execute(locked.with_for_update())
+        late = sorted(connection.execute(_ACCEPTED_LATE).scalars())
+        reopen_campaigns(connection, late)
+        names = select(Campaign.name).where(col(Campaign.id).in_(late)).order_by(Campaign.name)
+        return list(Session(connection).exec(names))
+
+
+_ACCEPTED_LATE = sa.text(
+    "SELECT campaign.id FROM campaign WHERE campaign.state = 'finished' AND EXISTS (SELECT 1 FROM touch "
+    "WHERE touch.campaign_id = campaign.id AND touch.follow_up AND touch.state IN ('accepted', 'skipped'))"
+)
+
+
 def running_campaigns(engine: sa.Engine) -> list[str]:
-    """Return the names of the running campaigns."""
+    """Return the names of the running campaigns, with those that run again: see `reopen_late`."""
+    reopen_late(engine)
     return campaigns_in(engine, CampaignState.RUNNING)
 
 
@@ -247,7 +287,7 @@ def _is_done(connection: sa.Connection, campaign: Campaign) -> bool:
     assert campaign.id is not None  # noqa: S101  (read from its table)
     if campaign.state is not CampaignState.RUNNING or campaign.launched_at is None:
         return False
-    if is_open(campaign):
+    if is_open(campaign) or campaign.extended is not None:
         return False
     live = any(step.live for step in _summary(connection, campaign).steps)
     if live or any_follow_up(connection, campaign.id):

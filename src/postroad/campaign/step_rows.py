@@ -29,6 +29,7 @@ from postroad.campaign.steps import (
 )
 from postroad.campaign.yaml_file import line_of
 from postroad.errors import ConfigError
+from postroad.field_faults import path_of
 from postroad.mail.markup_process import prepare_in_subprocess
 from postroad.mail.template import compile_template
 from postroad.store.campaign import StepKind
@@ -58,7 +59,7 @@ class StepSource:
 
     def where(self, keys: StepKeys) -> str:
         """Return the place of a step or of its field, for errors."""
-        return f"{self.path}, line {line_of(self.node, keys)}, {'.'.join(map(str, keys))}"
+        return f"{self.path}, line {line_of(self.node, keys)}, {path_of(keys)}"
 
 
 def step_rows(source: StepSource, steps: Sequence[StepDefinition], *, journey: bool) -> tuple[StepContent, ...]:

@@ -20,15 +20,13 @@ from pydantic import (
 )
 
 from postroad.campaign.files import Attachments, Inlines
+from postroad.segment.errors import MAX_CONDITION_CHARACTERS
 from postroad.settings import DurationMs
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 """Pattern of names, which are also artifact keys, metric labels and parts of file names."""
 
 MAX_WAIT_MS = 10 * 366 * 86_400_000
-
-MAX_CONDITION_CHARACTERS = 10_000
-"""Limit of the text of a condition, as in `postroad.segment`."""
 
 
 def valid_text(value: str) -> str:

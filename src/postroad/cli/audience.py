@@ -91,7 +91,7 @@ def abandon(name: Annotated[str, typer.Argument(help="The audience.")], as_json:
     if as_json:
         print_json({"abandoned": count})
     else:
-        print_line(f"{count:,} imports are given up")
+        print_line(f"{counted(count, 'import is', 'imports are')} given up")
 
 
 @app.command("refusals")

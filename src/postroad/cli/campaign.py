@@ -29,6 +29,7 @@ from postroad.cli.output import (
     progress_bars,
 )
 from postroad.errors import PostroadError, UsageError
+from postroad.printable import counted
 
 if TYPE_CHECKING:
     from postroad.app.context import AppContext
@@ -51,7 +52,7 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the campaign.")]
 def apply_(
     files: Annotated[list[Path], typer.Argument(help="One or more campaign.yaml.")], as_json: JsonOption = False
 ) -> None:
-    """Make a campaign from its file, or bring it up to date. The steps of a launched one cannot change."""
+    """Make a campaign from its file, or bring it up to date. Of a launched one, only what hurts no recipient."""
     from postroad.campaign.apply import apply, warn_of_new_audience, warn_of_unknown_fields
     from postroad.campaign.definition import read_campaign
     from postroad.settings import Settings
@@ -235,7 +236,7 @@ def preview_(
         if part is not None:
             print_line(Styled(title, "bold"))
             print_text(part.rstrip() + "\n")
-    size = f"step {seen.step} to {seen.recipient}: {len(seen.content):,} bytes, return path {seen.return_path}"
+    size = f"step {seen.step} to {seen.recipient}: {counted(len(seen.content), 'byte')}, return path {seen.return_path}"
     print_line(f"{size}{f', written to {out}' if out else ''}")
 
 
@@ -263,7 +264,7 @@ def resume(name: NameArgument, as_json: JsonOption = False) -> None:
     """Resume a paused campaign. No message is sent twice."""
     from postroad.app.campaign_acts import resume as resume_campaign
 
-    with_context(lambda context: resume_campaign(context, name))
+    with_context(lambda context: resume_campaign(context, name, by="`postroad campaign resume`"))
     if as_json:
         print_json({"campaign": name, "state": "running"})
     else:

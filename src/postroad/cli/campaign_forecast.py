@@ -20,6 +20,7 @@ from postroad.cli.output import (
     progress_bars,
 )
 from postroad.errors import UsageError
+from postroad.printable import counted
 
 if TYPE_CHECKING:
     from postroad.app.context import AppContext
@@ -119,7 +120,7 @@ def print_forecast(found: CampaignForecast) -> None:
     for note in found.notes:
         print_note(note)
     print_table(
-        f"{found.recipients:,} messages wait, {found.messages:,.0f} would be sent in all",
+        f"{counted(found.recipients, 'message waits', 'messages wait')}, {found.messages:,.0f} would be sent in all",
         ["step", "messages", "first", "last (UTC)"],
         (
             [step.step, round(step.messages), f"{step.first_at:%a %Y-%m-%d %H:%M}", f"{step.last_at:%a %Y-%m-%d %H:%M}"]

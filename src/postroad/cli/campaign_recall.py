@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from postroad.cli.context import with_context
-from postroad.cli.output import JsonOption, confirm, print_json, print_line
+from postroad.cli.output import JsonOption, confirm, print_json_list, print_line
 from postroad.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,25 +45,26 @@ def recall(
     if not yes:
         confirm(f"Stop {f'step {step} of ' if step else ''}campaign {name} for good?")
 
-    async def work(context: AppContext) -> tuple[RecallResult, list[ReachedRecipient]]:
+    async def work(context: AppContext) -> RecallResult:
         queue = await context.queue(await asyncio.to_thread(queue_name, context.engine, name))
         result = await operation.recall(context.engine, queue, name, step, context.clock.now())
-        if not as_json and list_file is None:
-            return result, []
-        return result, await asyncio.to_thread(lambda: list(operation.reached_recipients(context.engine, name, step)))
+        # A page of recipients at a time: there may be a million of them.
+        if list_file is not None:
+            reached = operation.reached_recipients(context.engine, name, step)
+            await asyncio.to_thread(_write, list_file, reached)
+        if as_json:
+            file = str(list_file) if list_file else None
+            fields = {"campaign": name, "step": step, "state": result.state, "counts": result.counts, "file": file}
+            rows = (one._asdict() for one in operation.reached_recipients(context.engine, name, step))
+            await asyncio.to_thread(print_json_list, fields, "recipients", rows)
+        return result
 
-    result, reached = with_context(work)
-    if list_file is not None:
-        _write(list_file, reached)
-    if as_json:
-        rows = [one._asdict() for one in reached]
-        fields = {"campaign": name, "step": step, "state": result.state, "counts": result.counts}
-        print_json({**fields, "recipients": rows, "file": str(list_file) if list_file else None})
-        return
-    _print(result, list_file)
+    result = with_context(work)
+    if not as_json:
+        _print(result, list_file)
 
 
-def _write(path: Path, reached: list[ReachedRecipient]) -> None:
+def _write(path: Path, reached: Iterable[ReachedRecipient]) -> None:
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file)

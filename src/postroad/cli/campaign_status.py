@@ -12,7 +12,7 @@ from postroad.cli.output import JsonOption, print_json, print_line, print_table,
 
 if TYPE_CHECKING:
     from postroad.app.context import AppContext
-    from postroad.campaign.status import CampaignSummary, JourneySummary
+    from postroad.campaign.status import CampaignSummary, JourneySummary, StepSummary
 
 
 def status(
@@ -38,7 +38,7 @@ def status(
                 "state": each.state,
                 "audience": each.audience,
                 "counts": each.counts,
-                "steps": [{"step": step.name, "touches": step.touches, "counts": step.counts} for step in each.steps],
+                "steps": [_step(step) for step in each.steps],
                 "launched_at": each.launched_at,
                 "next_due_at": each.next_due_at,
                 "paused_at": each.paused_at,
@@ -64,6 +64,16 @@ def status(
             print_text(f"{line}\n")
     if not summaries:
         print_line("There is no campaign yet. `postroad campaign apply FILE` makes one.")
+
+
+def _step(step: StepSummary) -> dict[str, object]:
+    return {
+        "step": step.name,
+        "touches": step.touches,
+        "counts": step.counts,
+        "version": step.version,
+        "recalled_at": step.recalled_at,
+    }
 
 
 def _enrolments(journey: JourneySummary) -> dict[str, object]:
@@ -114,7 +124,11 @@ def _notes(summary: CampaignSummary) -> list[str]:
     """Return what a person has to know of a campaign that its table does not show."""
     from postroad.store.campaign import CampaignState
 
-    notes = []
+    notes = [
+        f"step {step.name} was recalled at {step.recalled_at:%Y-%m-%d %H:%M:%S} UTC, and is sent to no recipient"
+        for step in summary.steps
+        if step.recalled_at is not None
+    ]
     if summary.state is CampaignState.PAUSED:
         since = f" since {summary.paused_at:%Y-%m-%d %H:%M:%S} UTC" if summary.paused_at else ""
         by = f" by {summary.paused_by}" if summary.paused_by else ""

@@ -18,9 +18,10 @@ from postroad.campaign.event_file import (
     event_time,
     import_events,
 )
+from postroad.campaign.event_hints import event_hints
 from postroad.cli.context import with_context
 from postroad.cli.options import LimitOption
-from postroad.cli.output import JsonOption, print_json, print_line, print_table, progress_bars
+from postroad.cli.output import JsonOption, print_json, print_line, print_table, print_warning, progress_bars
 from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address import normalise_address
 from postroad.printable import counted
@@ -56,14 +57,14 @@ def record(
     except DataError as error:
         raise UsageError(error.message, remedy="`postroad event record --help` shows how it is used.") from None
 
-    async def work(context: AppContext) -> int:
+    async def work(context: AppContext) -> tuple[int, list[str]]:
         now = context.clock.now()
         try:
             event = NewEvent(recipient, valid_name, event_time(at, now), fields, valid_key)
         except EventError as error:
             raise UsageError(f"--at: {error.reason}") from None
 
-        def keep() -> int:
+        def keep() -> tuple[int, list[str]]:
             with write(context.engine) as connection:
                 done = record_events(connection, [event])
             if done.unknown:
@@ -71,11 +72,13 @@ def record(
                     f"no recipient has the address {recipient}",
                     remedy="Import the recipient first: `postroad audience import NAME FILE`.",
                 )
-            return done.recorded
+            return done.recorded, event_hints(context.engine, event, now)
 
         return await asyncio.to_thread(keep)
 
-    recorded = with_context(work)
+    recorded, hints = with_context(work)
+    for hint in hints:
+        print_warning(hint)
     if as_json:
         print_json({"recorded": recorded, "known": 1 - recorded})
     elif recorded:

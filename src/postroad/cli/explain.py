@@ -11,6 +11,7 @@ import typer
 
 from postroad.cli.context import with_context
 from postroad.cli.output import JsonOption, Styled, print_json, print_line, print_table, print_warning
+from postroad.printable import counted
 
 if TYPE_CHECKING:
     from postroad.explain.charge import Charge
@@ -68,7 +69,8 @@ def _print_story(story: Story) -> None:
     if story.deleted:
         print_line(f"Messages of these campaigns were deleted after their retention: {', '.join(story.deleted)}.")
     if story.more:
-        print_line(f"Only the newest {len(story.messages):,} messages are shown. --campaign selects others.")
+        shown = counted(len(story.messages), "message is", "messages are")
+        print_line(f"Only the newest {shown} shown. --campaign selects others.")
     print_line("")
     print_table(
         "history",
@@ -82,7 +84,8 @@ def _print_story(story: Story) -> None:
 
 def _print_enrolment(enrolment: EnrolmentStory) -> None:
     print_line("")
-    heading = Styled(f"enrolment in campaign {enrolment.campaign}", "bold")
+    entry = f" {enrolment.entry}" if enrolment.entry > 1 else ""
+    heading = Styled(f"enrolment{entry} in campaign {enrolment.campaign}", "bold")
     why = f" ({enrolment.why})" if enrolment.why else ""
     due = f", looked at {enrolment.due_at:%Y-%m-%d %H:%M:%S} UTC" if enrolment.due_at is not None else ""
     at_step = f"at step {enrolment.step} since {enrolment.since:%Y-%m-%d %H:%M:%S} UTC"

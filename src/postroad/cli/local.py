@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -115,7 +116,17 @@ class _Reporter:
             print_note(Styled("✓", "green"), f" {part:<20} ", Styled(f"{time.monotonic() - self._start:5.1f} s", "dim"))
 
 
+class DemoExample(StrEnum):
+    """An example that the demo runs."""
+
+    WELCOME = "welcome"
+    TRIAL = "trial"
+
+
 def demo(
+    example: Annotated[
+        DemoExample, typer.Argument(help="welcome: one campaign through Prefect. trial: a journey, by a faster clock.")
+    ] = DemoExample.WELCOME,
     recipients: Annotated[
         int | None,
         typer.Option(help="Send to this many made-up people; unset: the example's 1,000.", min=10, max=MAX_NUMBER),
@@ -126,7 +137,17 @@ def demo(
 
     Starts what `postroad up` starts, runs the Prefect deployment `campaign`, sums up, and stops everything. Run again,
     no message is sent twice.
+
+    `postroad demo trial` plays the journey in examples/trial, 16 days in less than a minute and without Prefect: people
+    join, log in and pay. It ends with where everyone is, and why.
     """
+    if example is DemoExample.TRIAL:
+        from postroad.cli.demo_trial import show_trial
+
+        if recipients is not None:
+            raise UsageError("--recipients is for the example welcome", remedy="Run `postroad demo trial` without it.")
+        show_trial(Settings.load(), as_json=as_json)
+        return
     asyncio.run(_demo(recipients, as_json=as_json))
 
 

@@ -119,6 +119,21 @@ def print_json(value: Any) -> None:
     _emit(sys.stdout, _json(_plain(value), sys.stdout) + "\n")
 
 
+def print_json_list(fields: Mapping[str, Any], name: str, items: Iterable[Any]) -> None:
+    """Print one object on one line, whose last field is a list that is not in memory as a whole.
+
+    Args:
+        fields: The other fields; at least one.
+        name: Name of the list.
+        items: Its items.
+    """
+    head = _json(_plain(fields), sys.stdout)
+    _emit(sys.stdout, f"{head[:-1]}, {_json(name, sys.stdout)}: [")
+    for number, item in enumerate(items):
+        _emit(sys.stdout, f"{', ' if number else ''}{_json(_plain(item), sys.stdout)}")
+    _emit(sys.stdout, "]}\n")
+
+
 def _json(value: Any, stream: TextIO) -> str:
     """Encode the value. Control characters, also those that JSON permits, are escapes of JSON."""
     utf_8 = (stream.encoding or "utf-8").lower().replace("-", "") == "utf8"

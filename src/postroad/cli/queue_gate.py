@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import socket
 from typing import Annotated
@@ -17,7 +18,9 @@ from postroad.cli.options import MAX_NUMBER, QueueOption, at, parse_duration_opt
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError
+from postroad.operations.gate_pauses import pause_gate, record_resume
 from postroad.queue import FOREVER_MS, Gate, GateState, Queue, Quota, Rate
+from postroad.settings.types import duration_text
 from postroad.shaping import shaper
 
 app = typer.Typer(help="Gates: the limits of a queue that jobs wait for.", no_args_is_help=True)
@@ -84,6 +87,10 @@ def set_gate(
         print_line(f"{gate}: {_limits(state)}")
 
 
+def _who() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
 def _rate(text: str, burst: int) -> Rate:
     rate = parse_rate(text)
     return Rate(count=rate.count, per_ms=rate.per_ms, burst=burst)
@@ -92,7 +99,7 @@ def _rate(text: str, burst: int) -> Rate:
 def _limits(state: GateState) -> str:
     gate = state.gate
     limits = [
-        f"{gate.rate.count:g} in {gate.rate.per_ms / 1000:g} s, {gate.rate.burst} at once" if gate.rate else None,
+        f"{gate.rate.count:g} in {duration_text(gate.rate.per_ms)}, {gate.rate.burst} at once" if gate.rate else None,
         f"{gate.concurrency} in flight" if gate.concurrency is not None else None,
         f"{gate.quota.left:,} until {at(gate.quota.until_ms):%Y-%m-%d %H:%M:%S} UTC" if gate.quota else None,
     ]
@@ -141,16 +148,12 @@ def suspend(
     new: NewOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Let nothing through a gate. What is in flight finishes."""
+    """Let nothing through a gate. What is in flight finishes. `postroad explain` charges the delay to this pause."""
     for_ms = parse_duration_option_ms(for_) if for_ else None
 
     async def work(context: AppContext) -> int | None:
         opened = await _open(context, queue, gate, new=new)
-        if for_ms is None:
-            await opened.pause_gate(gate, None)
-            return None
-        await opened.pause_gate_for(gate, for_ms)
-        return next(state.gate.paused_until_ms for state in await opened.gates() if state.gate.name == gate)
+        return await pause_gate(context.engine, opened, gate, for_ms, by=_who(), now=context.clock.now())
 
     until_ms = with_context(work)
     if as_json:
@@ -165,12 +168,14 @@ def resume(gate: GateArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOpt
 
     async def work(context: AppContext) -> int:
         opened = await _open(context, queue, gate)
+        undone, now = 0, context.clock.now()
         if queue != SEND_QUEUE:
             await opened.resume_gate(gate)
-            return 0
-        who = f"{getpass.getuser()}@{socket.gethostname()}"
-        gates = context.gates(opened)
-        return await shaper.resume(context.engine, opened, gate, gates=gates, by=who, now=context.clock.now())
+        else:
+            gates = context.gates(opened)
+            undone = await shaper.resume(context.engine, opened, gate, gates=gates, by=_who(), now=now)
+        await asyncio.to_thread(record_resume, context.engine, queue, gate, by=_who(), now=now)
+        return undone
 
     undone = with_context(work)
     if as_json:

@@ -14,6 +14,7 @@ from postroad.cli.context import with_context
 from postroad.cli.output import JsonOption, print_json, print_line
 from postroad.errors import UsageError
 from postroad.mail.address import ascii_domain
+from postroad.printable import counted
 from postroad.store.reputation import ReputationSource
 from postroad.warmup.identity import identities
 from postroad.warmup.reputation import ReputationImport, import_file
@@ -83,7 +84,9 @@ def _show(outcome: _Outcome, as_json: bool) -> None:
     if as_json:
         print_json({name: getattr(outcome, name) for name in outcome.__struct_fields__})
         return
-    said = f"{outcome.file}: {outcome.days:,} days of {', '.join(outcome.of) or 'nothing'}, {outcome.new:,} new"
+    said = (
+        f"{outcome.file}: {counted(outcome.days, 'day')} of {', '.join(outcome.of) or 'nothing'}, {outcome.new:,} new"
+    )
     print_line(said)
     if outcome.nobodys:
         print_line(

@@ -20,6 +20,7 @@ class AdmissionCause(StrEnum):
     SUPPRESSED = "suppressed"
     ENDED = "already"  # and the state
     OTHER_SENDER = "another sender sends it"
+    OTHER_VERSION = "its step has a newer version"
     CLAIMED_BEFORE = "claimed before, and the result of that claim is not known"
     LEDGER_MOVED = "the ledger moved"
     NOT_IN_LEDGER = "not in the ledger"

@@ -37,7 +37,7 @@ from postroad.store.engine import write
 from postroad.store.frequency import FrequencyRule
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import rekey
-from postroad.store.touches.sending import Claim, RejectedClaim, admit, rejected_claims
+from postroad.store.touches.sending import Claim, RejectedClaim, admit, rejected_claims, unqueue
 
 PAUSED_DELAY_MS = 60_000
 """Retry delay for a job whose campaign was paused after it passed the gate."""
@@ -140,7 +140,8 @@ class Admission:
             rule = FrequencyRule(caps=self._caps, now=self._clock.now())
             rest = claims.keys() - admit(connection, list(claims.values()), rule)
             why = rejected_claims(connection, list(rest), hashes) if rest else {}
-            over = frequency_verdicts(connection, why, claims, by_touch, rule)
+            over = _unqueue_stale(connection, why, claims)
+            over |= frequency_verdicts(connection, why, claims, by_touch, rule)
         return closed | {
             by_touch[touch_id].id: over.get(touch_id) or self._verdict(why.get(touch_id), claims[touch_id].sender_id)
             for touch_id in rest
@@ -257,6 +258,15 @@ class Admission:
                 assert_never(other)
 
 
+def _unqueue_stale(
+    connection: sa.Connection, rejected: Mapping[int, RejectedClaim], claims: Mapping[int, Claim]
+) -> dict[int, Verdict]:
+    """Plan touches again whose jobs have an earlier version of their step. Returns the verdicts of these jobs."""
+    stale = [id_ for id_, row in rejected.items() if row.version != claims[id_].version and not row.recalled]
+    moved = unqueue(connection, stale) if stale else set()
+    return {id_: cancel_with(TouchState.QUEUED, AdmissionCause.OTHER_VERSION) for id_ in moved}
+
+
 class JobSchedule(msgspec.Struct, frozen=True, tag="send.v1"):
     """The fields of a job that decide whether and when it may be sent."""
 
@@ -265,6 +275,7 @@ class JobSchedule(msgspec.Struct, frozen=True, tag="send.v1"):
     zone: str = ""
     place: str = ""
     sender_id: int = 0
+    version: int = 1
 
 
 _decode_schedule = msgspec.msgpack.Decoder(JobSchedule).decode
@@ -281,4 +292,4 @@ def _claim(job: ClaimedJob, schedule: JobSchedule | None, hashed: str | None) ->
     touch_id = touch_of(job.id)
     if schedule is None:
         return Claim(touch_id, job.token, job.closed, hashed)
-    return Claim(touch_id, job.token, job.closed, hashed, schedule.sender_id, schedule.address)
+    return Claim(touch_id, job.token, job.closed, hashed, schedule.sender_id, schedule.address, schedule.version)

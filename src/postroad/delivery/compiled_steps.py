@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from postroad.campaign.message import StepMessage, step_message
+from postroad.campaign.message import StepKey, StepMessage, step_message
 from postroad.clock import Clock
 from postroad.delivery.job import AttachedFile
 from postroad.errors import ConfigError
@@ -52,20 +52,21 @@ class CompiledSteps:
         self._clock = clock
         self._dkim = dkim or {}
         self._services = services or {}
-        self._steps: dict[tuple[int, int], asyncio.Task[StepMessage]] = {}
-        self._failed_until_ms: dict[tuple[int, int], int] = {}  # by step and sender
+        self._steps: dict[tuple[int, int, int], asyncio.Task[StepMessage]] = {}
+        self._failed_until_ms: dict[tuple[int, int, int], int] = {}  # by step, sender and version
 
-    async def get(self, step_id: int, sender_id: int) -> StepMessage:
+    async def get(self, step_id: int, sender_id: int, version: int = 1) -> StepMessage:
         """Return a step. All jobs that need it during its compilation wait for that compilation.
 
         Args:
             step_id: The step.
             sender_id: The sender in place of the campaign's; 0: the campaign's.
+            version: The version of the step that the job was made for.
 
         Raises:
             ConfigError: The step cannot be compiled. It is compiled again after `FAILED_STEP_MS` at the earliest.
         """
-        key = step_id, sender_id
+        key = step_id, sender_id, version
         task = self._steps.get(key)
         if task is not None and task.done() and not task.cancelled():
             error = task.exception()
@@ -74,7 +75,7 @@ class CompiledSteps:
             if not isinstance(error, ConfigError) or self._clock.now_ms() >= self._failed_until_ms.get(key, 0):
                 task = None
         if task is None or task.cancelled():
-            task = asyncio.create_task(asyncio.to_thread(self._load, step_id, sender_id))
+            task = asyncio.create_task(asyncio.to_thread(self._load, *key))
             self._steps[key] = task
             self._failed_until_ms[key] = self._clock.now_ms() + FAILED_STEP_MS
         return await asyncio.shield(task)
@@ -103,14 +104,13 @@ class CompiledSteps:
         attached = [File(name=file.name, media_type=file.media_type, octets=octets[file.digest]) for file in files]
         return replace(step, message=step.message.with_files(attached))
 
-    def _load(self, step_id: int, sender_id: int) -> StepMessage:
+    def _load(self, step_id: int, sender_id: int, version: int) -> StepMessage:
         with read(self._engine) as connection:
             return step_message(
                 connection,
-                step_id,
+                StepKey(step_id, sender_id or None, version),
                 self._signer,
                 self._public_url,
                 self._dkim,
                 self._services,
-                sender_id=sender_id or None,
             )

@@ -61,4 +61,5 @@ def _may_leave(row: RejectedClaim, claim: Claim) -> bool:
     """Return whether nothing but a frequency cap rejects a claim."""
     waits = row.state in WAITING or (row.state in ON_THE_WIRE and row.claim in claim.closed)
     runs = row.campaign_state == CampaignState.RUNNING and row.sender_id == claim.sender_id
-    return waits and runs and not row.suppressed and not row.recalled
+    same = row.version == claim.version and not row.recalled
+    return waits and runs and same and not row.suppressed

@@ -49,6 +49,8 @@ class SendJob(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_def
     """The recipient's country, with its subdivision, of a campaign with holidays: ``DE-BY``. Empty: not known."""
     sender_id: int = 0
     """Id of the sender that replaces the campaign's own sender. 0: it is not replaced."""
+    version: int = 1
+    """Version of the step that names the fields."""
 
     files: tuple[AttachedFile, ...] = ()
     """Files of this message alone, as a program requested it."""

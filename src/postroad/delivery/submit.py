@@ -77,12 +77,14 @@ class SubmitPlan:
     """What all touches of a campaign share.
 
     ``senders``: by id; 0 is the campaign's own sender. ``fields``: merge fields that the templates of each step name.
+    ``versions``: the version of each step.
     """
 
     campaign: Campaign
     campaign_id: int
     senders: dict[int, SenderRoute]
     fields: dict[int, frozenset[str]]
+    versions: dict[int, int]
     options: SubmitOptions
 
 
@@ -109,19 +111,19 @@ def load_submit_plan(engine: sa.Engine, name: str, options: SubmitOptions) -> Su
         campaign = find_campaign(connection, name)
         assert campaign.id is not None  # noqa: S101  (read from its table)
         others = campaign.overflow["senders"] if campaign.overflow else []
-        rows = connection.execute(
-            sa.text("SELECT id, address, route FROM sender WHERE id IN :ids").bindparams(
-                sa.bindparam("ids", [campaign.sender_id, *others], expanding=True)
-            )
-        )
+        ids = sa.bindparam("ids", [campaign.sender_id, *others], expanding=True)
+        rows = connection.execute(sa.text("SELECT id, address, route FROM sender WHERE id IN :ids").bindparams(ids))
         senders = {0 if id_ == campaign.sender_id else id_: SenderRoute(address, route) for id_, address, route in rows}
         fields: dict[int, frozenset[str]] = {}
+        versions: dict[int, int] = {}
         for step in steps_of(connection, campaign.id):
             if step.kind is StepKind.EMAIL and step.id is not None:
                 sources = (step.settings.get(part) for part in ("subject", "text", "html", "mjml"))
                 named = [compile_template(source, name=step.name).fields for source in sources if source]
-                fields[step.id] = frozenset().union(*named) - RESERVED
-    return SubmitPlan(campaign=campaign, campaign_id=campaign.id, senders=senders, fields=fields, options=options)
+                fields[step.id], versions[step.id] = frozenset().union(*named) - RESERVED, step.version
+    return SubmitPlan(
+        campaign=campaign, campaign_id=campaign.id, senders=senders, fields=fields, versions=versions, options=options
+    )
 
 
 async def submit_due(
@@ -224,7 +226,7 @@ def touch_rows(connection: sa.Connection, touch_ids: Collection[int]) -> Sequenc
 
 def _of_request(name: str) -> str:
     return (
-        "CASE WHEN touch.request_id <> 0 THEN (SELECT message_request."
+        "CASE WHEN touch.request_id > 0 THEN (SELECT message_request."
         f"{name} FROM message_request WHERE message_request.id = touch.request_id) END AS request_{name}"
     )
 
@@ -293,6 +295,7 @@ def _jobs_by_lane(
             site=site,
             shaping_overrides=receiver.shaping_overrides,
             sender_id=sender_id,
+            version=plan.versions[step_id],
             place=_place(attributes) if has_holidays else "",
             files=tuple(AttachedFile(**file) for file in files or ()),
         )

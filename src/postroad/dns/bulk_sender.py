@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from postroad.dns.finding import Code, Finding, RecordVerdict, Standard, make_finding
+from postroad.printable import counted
 
 BULK_FROM = {"google": 5_000, "outlook": 5_001, "yahoo": 1}
 """Messages a day from which the rules apply, by mailbox provider."""
@@ -39,7 +40,7 @@ def bulk_sender(organisation: str, most: Mapping[str, int], findings: Sequence[F
 
 
 def _at(organisation: str, provider: str, count: int, findings: Sequence[Finding]) -> Finding:
-    subject, seen = f"{organisation} at {provider}", f"{count:,} messages on its busiest day"
+    subject, seen = f"{organisation} at {provider}", f"{counted(count, 'message')} on its busiest day"
     if count < BULK_FROM[provider]:
         return make_finding(Code.BULK_NEAR, subject, seen, remedy=_REMEDY)
     ruled = [finding for finding in findings if finding.standard in _RULED]

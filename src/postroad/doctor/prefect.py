@@ -13,6 +13,7 @@ from postroad.doctor.check import Check
 from postroad.fetch import BoundedClient
 from postroad.local.prefect_access import PrefectAccess
 from postroad.local.prefect_pool import ALERTS, POOL, open_fields
+from postroad.printable import counted
 from postroad.queue import Health
 
 TIMEOUT_S: Final = 5.0
@@ -119,7 +120,7 @@ async def check_growth(access: PrefectAccess, database: Path) -> Sequence[Check]
         remedy = f"Set PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED=events,flow_runs on the server: {PRODUCTION}"
         return [Check(part=part, health=Health.WARN, seen=seen, remedy=remedy)]
     gibibytes = await asyncio.to_thread(_gibibytes, database)
-    size = f"{runs:,} runs" + (f", {gibibytes:.1f} GiB" if gibibytes else "")
+    size = counted(runs, "run") + (f", {gibibytes:.1f} GiB" if gibibytes else "")
     if runs > MANY_RUNS or gibibytes > LARGE_GIB:
         remedy = "Shorten PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD on the server."
         return [Check(part=part, health=Health.WARN, seen=f"is large: {size}", remedy=remedy)]

@@ -11,6 +11,7 @@ from postroad.delivery.job import SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.recorder import GROUP
 from postroad.doctor.check import Check
 from postroad.doctor.context import DoctorContext
+from postroad.printable import counted
 from postroad.queue import Health, Process, QueueStats
 from postroad.settings import Settings
 
@@ -49,7 +50,7 @@ async def check_recorder(context: DoctorContext) -> Sequence[Check]:
     queue = await context.queue(SEND_QUEUE)
     check = _check(RequiredProcess(SEND_QUEUE, Role.RECORDER, "postroad recorder"), await queue.processes())
     lag = _lag(await queue.stats())
-    seen = f"{check.seen}; {lag:,} events are not recorded yet"
+    seen = f"{check.seen}; {counted(lag, 'event is', 'events are')} not recorded yet"
     if check.health is Health.OK and lag >= LAG_EVENTS:
         remedy = "Is the database fast enough? `postroad_recorder_lag_seconds` shows the lag."
         return [Check(part=check.part, health=Health.WARN, seen=seen, remedy=remedy)]

@@ -136,7 +136,7 @@ def _add(
         was_accepted = any(event.state is TouchState.ACCEPTED for event in past.events)
         if past.touch.state is TouchState.ACCEPTED or was_accepted:
             accepted.add(delay_of(past, now))
-        elif past.touch.state in LIVE and past.touch.due_at <= now:
+        elif past.touch.state in LIVE and past.touch.delayed_since <= now:
             waiting.add(delay_of(past, now))
 
 

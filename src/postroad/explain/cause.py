@@ -226,6 +226,7 @@ ADMISSION_CAUSES: Final[Mapping[AdmissionCause, DelayCause]] = {
     AdmissionCause.SUPPRESSED: DelayCause.SUPPRESSED,
     AdmissionCause.ENDED: DelayCause.CAMPAIGN_ENDED,
     AdmissionCause.OTHER_SENDER: DelayCause.NO_JOB,
+    AdmissionCause.OTHER_VERSION: DelayCause.NOT_ENQUEUED,
     AdmissionCause.CLAIMED_BEFORE: DelayCause.UNKNOWN,
     AdmissionCause.LEDGER_MOVED: DelayCause.TURN,
     AdmissionCause.NOT_IN_LEDGER: DelayCause.NO_JOB,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -14,13 +14,14 @@ from postroad.campaign.holidays import HolidayCalendar
 from postroad.delivery.cohort_key import cohort_of
 from postroad.delivery.exit_check import ClaimedStep, ExitCheck
 from postroad.dns.providers import OTHER_PROVIDERS, provider_table
-from postroad.gates.name import GateName, Receiver
+from postroad.gates.name import QUEUE_GATE, GateName, Receiver
 from postroad.shaping.config import Shaping
 from postroad.store.cohort import Cohort, CohortPause, cohort_keys, pauses
 from postroad.store.dns_report import open_holds
 from postroad.store.frequency import FrequencyHold, FrequencyRule, frequency_holds
 from postroad.store.heartbeat import ADVANCE, last_heartbeat
 from postroad.store.ledger import WAITING
+from postroad.store.operator_pause import operator_pauses
 from postroad.store.shaping import open_changes
 from postroad.store.touch_history import TouchEventRow, events_of_touches
 from postroad.store.touch_lookup import FoundSuppression, FoundTouch, suppression_of
@@ -85,7 +86,9 @@ class TouchFacts(NamedTuple):
 
 def load_facts(connection: sa.Connection, context: AppContext, touches: Sequence[FoundTouch]) -> dict[int, TouchFacts]:
     """Return the facts of touches by their ids."""
-    shared = _shared(connection, context)
+    now = context.clock.now()
+    gates = {touch.id: gates_of(touch, context.shaping) for touch in touches}
+    shared = _shared(connection, context, frozenset().union(*gates.values()))
     ids = [touch.id for touch in touches]
     events: defaultdict[int, list[TouchEventRow]] = defaultdict(list)
     for event in events_of_touches(connection, ids) if ids else ():
@@ -93,8 +96,8 @@ def load_facts(connection: sa.Connection, context: AppContext, touches: Sequence
     cohorts = _cohorts(connection, context, ids) if shared.cohorts and ids else {}
     waiting = [touch.id for touch in touches if touch.state in WAITING]
     steps = {touch.id: ClaimedStep(touch.step_id, frozenset()) for touch in touches if touch.state in WAITING}
-    leaving = ExitCheck().leaving(connection, steps, context.clock.now())
-    rule = FrequencyRule(caps=context.settings.frequency, now=context.clock.now())
+    leaving = ExitCheck().leaving(connection, steps, now)
+    rule = FrequencyRule(caps=context.settings.frequency, now=now)
     over_cap = frequency_holds(connection, waiting, rule) if waiting else {}
     return {
         touch.id: TouchFacts(
@@ -104,14 +107,14 @@ def load_facts(connection: sa.Connection, context: AppContext, touches: Sequence
             frequency=over_cap.get(touch.id),
             exit=leaving.get(touch.id),
             events=events[touch.id],
-            gates=gates_of(touch, context.shaping),
+            gates=gates[touch.id],
         )
         for touch in touches
     }
 
 
 def gates_of(touch: FoundTouch, shaping: Shaping) -> frozenset[str]:
-    """Return the gates of a touch whose pauses the ledger records: those of its sender, also at its receiver.
+    """Return the gates of a touch whose pauses the ledger records.
 
     A site without a known provider may have a lane of its own, so the gates for both cases are included.
     """
@@ -124,6 +127,9 @@ def gates_of(touch: FoundTouch, shaping: Shaping) -> frozenset[str]:
         GateName.sender(touch.sender),
         *(GateName.at_receiver(touch.sender, receiver) for receiver in receivers),
         GateName.provider(provider),
+        GateName.route(touch.route),
+        GateName.campaign(touch.campaign),
+        QUEUE_GATE,
     )
     return frozenset(map(str, names))
 
@@ -133,12 +139,15 @@ def hashes_of(context: AppContext, address: str) -> tuple[str, ...]:
     return context.hash_of(address), *context.hash_of.older(address)
 
 
-def _shared(connection: sa.Connection, context: AppContext) -> SharedFacts:
+def _shared(connection: sa.Connection, context: AppContext, names: Collection[str]) -> SharedFacts:
+    now = context.clock.now()
     gates = {
         str(GateName.hold(sender)): GatePause("DNS", hold.reason, hold.held_at, None)
         for sender, hold in open_holds(connection).items()
         if hold.held_at is not None
     }
+    for pause in operator_pauses(connection, names, now, now):
+        gates[pause.gate] = GatePause("operator", f"paused by {pause.by}", pause.at, pause.ends_at)
     for change in open_changes(connection):
         if change.suspended:
             gates[change.gate] = GatePause(change.rule, change.reply, change.at, change.ends_at)

@@ -92,7 +92,9 @@ def _schedule(situation: Situation) -> Iterator[TouchHold]:
         return
     if until <= situation.now:
         return
-    if until <= touch.due_at:
+    if until <= touch.due_at and touch.first_due_at is not None:
+        yield new_hold(situation, DelayCause.RECHECK, until=until, reason=touch.reply or "a frequency cap")
+    elif until <= touch.due_at:
         yield new_hold(situation, DelayCause.SCHEDULE, until=until)
     else:
         yield _put_off(situation, until)

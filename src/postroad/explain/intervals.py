@@ -1,13 +1,13 @@
 """Finds when causes held touches in the past, from what the ledger and the queue record.
 
-The ledger does not record rates, quotas, concurrency and free workers, nor past pauses of a campaign. The time that
-they took is charged to `DelayCause.TURN`, unless the queue still has the job and its gates.
+The ledger does not record rates, quotas, concurrency and free workers. The time that they took is charged to
+`DelayCause.TURN`, unless the queue still has the job and its gates.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -22,12 +22,14 @@ from postroad.explain.cause import ADMISSION_CAUSES, CAMPAIGN_CAUSES, DelayCause
 from postroad.explain.charge import Charge, DelayInterval, charge
 from postroad.explain.facts import gates_of
 from postroad.explain.hours import TouchHours
+from postroad.gates.name import GateName
 from postroad.queue import BlockKind, EventKind, JobDetails, JobState
 from postroad.settings.frequency import NORMAL
 from postroad.settings.types import RateSetting
 from postroad.store.cohort import Cohort, CohortPause, cohort_keys
 from postroad.store.dns_report import SenderHold
 from postroad.store.ledger import LIVE, WAITING, TouchState
+from postroad.store.operator_pause import OperatorPause, operator_pauses
 from postroad.store.shaping import ShapingChange
 from postroad.store.touch_history import (
     CountedMessage,
@@ -49,8 +51,9 @@ FOREVER_MS = 2**62
 class TouchPast(NamedTuple):
     """What is recorded of one touch.
 
-    ``changes``: pauses of its gates. ``warmups``: identities that it warms up. ``cap``: the frequency cap of its
-    campaign's class, if it has one. ``counted``: when other messages began to count against the cap.
+    ``changes``: pauses of its gates. ``pauses``: those by operators. ``warmups``: identities that it warms up.
+    ``cap``: the frequency cap of its campaign's class, if it has one. ``counted``: when other messages began to count
+    against the cap.
     """
 
     touch: FoundTouch
@@ -62,6 +65,7 @@ class TouchPast(NamedTuple):
     calendar: HolidayCalendar | None = None
     cap: RateSetting | None = None
     counted: Sequence[datetime] = ()
+    pauses: Sequence[OperatorPause] = ()
 
 
 def load_pasts(
@@ -85,6 +89,9 @@ def load_pasts(
     under_caps = sorted({touch.recipient_id for touch in touches if caps[touch.id] is not None})
     for message in messages_under_caps(connection, under_caps) if under_caps else ():
         counted[message.recipient_id].append(message)
+    gates = {touch.id: gates_of(touch, context.shaping) for touch in touches}
+    first = min((touch.delayed_since for touch in touches), default=now)
+    pauses = operator_pauses(connection, frozenset().union(*gates.values()), first, now)
     warming = identities(context.settings)
     warmups = {sender: [one for one in warming if sender in one.senders] for sender in senders}
     return {
@@ -93,7 +100,8 @@ def load_pasts(
             events=events[touch.id],
             cohort_pauses=cohort_pauses.get(touch.id, ()),
             holds=holds[touch.sender],
-            changes=_of_gates(context, touch, changes[touch.sender]),
+            changes=[change for change in changes[touch.sender] if change.gate in gates[touch.id]],
+            pauses=[pause for pause in pauses if pause.gate in gates[touch.id]],
             warmups=warmups[touch.sender],
             calendar=context.calendar,
             cap=caps[touch.id],
@@ -105,11 +113,6 @@ def load_pasts(
 
 def _cap_of(caps: Mapping[str, RateSetting], touch: FoundTouch) -> RateSetting | None:
     return caps.get(touch.frequency or NORMAL)
-
-
-def _of_gates(context: AppContext, touch: FoundTouch, changes: Sequence[ShapingChange]) -> list[ShapingChange]:
-    gates = gates_of(touch, context.shaping) if changes else frozenset()
-    return [change for change in changes if change.gate in gates]
 
 
 def _cohort_pauses(
@@ -133,7 +136,7 @@ def delay_of(past: TouchPast, now: datetime, job: JobDetails | None = None) -> l
         now: The time.
         job: Its job, if the queue still has it.
     """
-    start_ms, end_ms = to_ms(past.touch.due_at), _end_ms(past, now)
+    start_ms, end_ms = to_ms(past.touch.delayed_since), _end_ms(past, now)
     return charge(start_ms, end_ms, find_intervals(past, start_ms, end_ms, job))
 
 
@@ -167,12 +170,17 @@ def find_intervals(
         ends = [at for at in (change.restored_at, change.ends_at) if at is not None]
         detail = f"{change.gate} ({change.rule})"
         yield _interval(DelayCause.GATE_PAUSED, detail, change.at, min(ends, default=None))
+    for paused in past.pauses:
+        if paused.gate == str(GateName.campaign(past.touch.campaign)):
+            yield _interval(DelayCause.CAMPAIGN_PAUSED, paused.by, paused.at, paused.ended_at)
+        else:
+            yield _interval(DelayCause.GATE_PAUSED, f"{paused.gate} (by {paused.by})", paused.at, paused.ended_at)
     if past.cap is not None:
         yield from _of_cap(past.cap, past.counted, f"{past.touch.frequency or NORMAL} ({past.cap})")
     if start_ms < end_ms:
         yield from _of_hours(past, _at(start_ms), _at(end_ms))
     if job is not None and past.touch.state in WAITING:
-        yield from _of_job(job)
+        yield from _of_job(job, {*(one.gate for one in past.changes), *(one.gate for one in past.pauses)})
 
 
 def _of_campaign(touch: FoundTouch) -> Iterator[DelayInterval]:
@@ -224,8 +232,11 @@ def _of_hours(past: TouchPast, start: datetime, end: datetime) -> Iterator[Delay
             yield _interval(DelayCause.WARMUP_HOURS, identity.name, *closed)
 
 
-def _of_job(job: JobDetails) -> Iterator[DelayInterval]:
-    """Yield what the queue knows: when the admission held the job back, and which gates hold its lane now."""
+def _of_job(job: JobDetails, recorded: Collection[str]) -> Iterator[DelayInterval]:
+    """Yield what the queue knows: when the admission held the job back, and which gates hold its lane now.
+
+    ``recorded``: gates whose pauses the ledger has, with their causes. The delays of a campaign are charged to these.
+    """
     for event in job.history:
         cause = AdmissionCause.of(event.cause)
         if cause is not None and event.kind is EventKind.DEFER:
@@ -233,6 +244,8 @@ def _of_job(job: JobDetails) -> Iterator[DelayInterval]:
     if job.state is not JobState.QUEUED:
         return
     for gate in job.blocking_gates():
+        if gate.kind is BlockKind.PAUSE and gate.name in recorded:
+            continue
         since_ms = gate.since_ms if gate.kind is BlockKind.PAUSE else job.since_ms
         yield DelayInterval(block_cause(gate.name, gate.kind), gate.name, since_ms or job.since_ms, FOREVER_MS)
 

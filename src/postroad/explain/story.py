@@ -68,7 +68,7 @@ class MessageStory(Struct, frozen=True, kw_only=True):
 
 class EnrolmentStory(Struct, frozen=True, kw_only=True):
     """The person's way through one campaign with branches. ``due_at``: when its step is looked at; None: an email of
-    it is under way, or it ended. ``why``: why it exited.
+    it is under way, or it ended. ``why``: why it exited. ``entry``: the number of the person's entry.
     """
 
     campaign: str
@@ -79,6 +79,7 @@ class EnrolmentStory(Struct, frozen=True, kw_only=True):
     due_at: datetime | None
     why: str | None
     goal_at: datetime | None
+    entry: int = 1
 
 
 class Story(Struct, frozen=True, kw_only=True):
@@ -273,7 +274,7 @@ def _message(touch: FoundTouch, situation: Situation, past: TouchPast) -> Messag
         sender=touch.sender,
         queue=situation.queue,
         state=touch.state,
-        due_at=touch.due_at,
+        due_at=touch.delayed_since,
         ended_at=touch.settled_at,
         zone=touch.zone,
         waits=waits,

@@ -16,6 +16,7 @@ from postroad.dns.providers import provider_table
 from postroad.explain.cause import STATES
 from postroad.explain.hold import utc
 from postroad.mail.address_hash import is_hash
+from postroad.printable import counted
 from postroad.smtp.reply import Phase, parse_reply
 from postroad.store import touch_history
 from postroad.store.bounce import BounceEffectKind
@@ -141,7 +142,9 @@ def _of_person(person: PersonRows) -> Iterator[TimelineEntry]:
         )
     for member in person.memberships:
         ended = "" if member.finished_at is None else f", finished at {utc(member.finished_at)}"
-        words = f"In the import of {member.path} ({member.rows:,} rows{ended}) into audience {member.audience}."
+        words = (
+            f"In the import of {member.path} ({counted(member.rows, 'row')}{ended}) into audience {member.audience}."
+        )
         yield TimelineEntry(at=member.started_at, kind=TimelineKind.IMPORTED, words=words)
         if member.joined_at is not None:
             words = f"Joined audience {member.audience}."
@@ -162,7 +165,8 @@ def _of_person(person: PersonRows) -> Iterator[TimelineEntry]:
 
 def _of_enrolments(enrolments: Sequence[KnownEnrolment]) -> Iterator[TimelineEntry]:
     for one in enrolments:
-        found = [(one.entered_at, TimelineKind.ENTERED, f"Entered campaign {one.campaign}.")]
+        again = f" again, entry {one.entry}" if one.entry > 1 else ""
+        found = [(one.entered_at, TimelineKind.ENTERED, f"Entered campaign {one.campaign}{again}.")]
         if one.goal_at is not None:
             found.append((one.goal_at, TimelineKind.GOAL, f"Reached the goal of campaign {one.campaign}."))
         if one.state is not EnrolmentState.ACTIVE:
@@ -195,7 +199,7 @@ def _of_messages(touches: Sequence[FoundTouch]) -> Iterator[TimelineEntry]:
             at=touch.launched_at, kind=TimelineKind.LAUNCHED, words=f"Campaign {name} was launched.", campaign=name
         )
     for touch in touches:
-        yield _about(touch, touch.due_at, TimelineKind.DUE, f"Due, from sender {touch.sender}.")
+        yield _about(touch, touch.delayed_since, TimelineKind.DUE, f"Due, from sender {touch.sender}.")
 
 
 def _ended(touches: Sequence[FoundTouch], events: Sequence[TouchEventRow]) -> Iterator[TimelineEntry]:

@@ -109,7 +109,10 @@ def state_in_words(touch: FoundTouch) -> list[str]:
         "reply": reply,
         "touch": touch.id,
     }
-    return [text.format(**values) for text in STATES[touch.state] if text]
+    words = [text.format(**values) for text in STATES[touch.state] if text]
+    if touch.recalled_at is not None:
+        words.append(f"Its step was recalled at {utc(touch.recalled_at)}: from then on it is sent to no recipient.")
+    return words
 
 
 def _load_facts(context: AppContext, touch: FoundTouch) -> TouchFacts:

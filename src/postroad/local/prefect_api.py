@@ -296,7 +296,10 @@ class PrefectApi:
                         break
                     await self._clock.sleep(POLL_EVERY_S)
         except (httpx.TransportError, TimeoutError) as error:
-            raise UnavailableError(f"Prefect does not answer at {self._url}: {error!r}") from error
+            raise UnavailableError(
+                f"Prefect does not answer at {self._url}: {_reason(error)}",
+                remedy="Start it: `postroad up` runs one on this machine. PREFECT_API_URL names another server.",
+            ) from error
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             raise ConfigError(
                 f"Prefect at {self._url} refuses the password",
@@ -306,6 +309,16 @@ class PrefectApi:
         if answer.is_server_error:
             raise UnavailableError(f"Prefect at {self._url} answers {answer.status_code}: {answer.text}")
         return answer
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case httpx.ConnectError():
+            return "the connection is refused, or the host is unknown"
+        case TimeoutError() | httpx.TimeoutException():
+            return f"no response within {REQUEST_WITHIN_S:g} s"
+        case _:
+            return "the connection was closed before the response"
 
 
 def _detail(answer: httpx.Response) -> str:

@@ -13,6 +13,7 @@ from typing import NoReturn, assert_never
 import sqlalchemy as sa
 
 from postroad.errors import StateError
+from postroad.operations.campaigns import record_past_pause
 from postroad.queue import Queue
 from postroad.store.campaign import CampaignState, find_campaign, record_pause, set_state
 from postroad.store.campaign_run import ActiveRun, add_run, delete_runs
@@ -43,6 +44,7 @@ async def begin_run(engine: sa.Engine, queue: Queue, name: str, run_id: str, *, 
                 if stopped is None or (scheduled and stopped != run_id):
                     _reject_paused(name, campaign.paused_by)
                 set_state(connection, campaign.id, CampaignState.RUNNING)
+                record_past_pause(connection, campaign, by=f"its Prefect run {run_id}", now=now)
             add_run(connection, run_id, campaign.id, now)
             return campaign.state in (CampaignState.PAUSED, CampaignState.RUNNING)
 

@@ -14,10 +14,12 @@ from sqlmodel import col
 
 from postroad.campaign.entry import CampaignEntry
 from postroad.errors import StateError
+from postroad.gates.name import GateName
 from postroad.queue import Queue
 from postroad.store.campaign import Campaign, CampaignState, close_entry, find_campaign, record_pause, set_state
 from postroad.store.ending import cancel_waiting
 from postroad.store.engine import write
+from postroad.store.operator_pause import record_operator_pause, record_operator_resume
 
 
 async def pause(engine: sa.Engine, queue: Queue, name: str, *, by: str, now: datetime) -> None:
@@ -43,8 +45,15 @@ async def pause(engine: sa.Engine, queue: Queue, name: str, *, by: str, now: dat
     await queue.pause_group(name)
 
 
-async def resume(engine: sa.Engine, queue: Queue, name: str) -> None:
-    """Resume a paused campaign.
+async def resume(engine: sa.Engine, queue: Queue, name: str, *, by: str, now: datetime) -> None:
+    """Resume a paused campaign. The pause is recorded.
+
+    Args:
+        engine: The ledger's database.
+        queue: The queue of this campaign.
+        name: Name of the campaign.
+        by: Who resumes it, as text.
+        now: The time.
 
     Raises:
         StateError: The campaign is not paused.
@@ -52,10 +61,28 @@ async def resume(engine: sa.Engine, queue: Queue, name: str) -> None:
 
     def write_resume() -> None:
         with write(engine) as connection:
+            campaign = find_campaign(connection, name, for_update=True)
             _move_campaign(connection, name, CampaignState.RUNNING, (CampaignState.PAUSED,))
+            record_past_pause(connection, campaign, by=by, now=now)
 
     await asyncio.to_thread(write_resume)
     await queue.resume_group(name)
+
+
+def record_past_pause(connection: sa.Connection, campaign: Campaign, *, by: str, now: datetime) -> None:
+    """Record the pause of a campaign that is resumed, so that delays can be charged to it later.
+
+    Args:
+        connection: A connection in the transaction that resumes it.
+        campaign: The campaign as it was while it was paused.
+        by: Who resumes it.
+        now: The time.
+    """
+    if campaign.paused_at is None:
+        return
+    gate, who = str(GateName.campaign(campaign.name)), campaign.paused_by or "an operator"
+    record_operator_pause(connection, "", gate, by=who, now=campaign.paused_at)
+    record_operator_resume(connection, "", gate, by=by, now=now)
 
 
 async def cancel(engine: sa.Engine, queue: Queue, name: str, now: datetime) -> int:

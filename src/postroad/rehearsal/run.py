@@ -103,7 +103,7 @@ async def _run(
     holds = Holds(environment.clock.now_ms())
     async with open_workers(environment, options.speed) as workers:
         speed = SpeedController(options.speed, workers.slots, environment.clock.now_ms())
-        watching = asyncio.create_task(_watch(environment, workers, speed, holds))
+        watching = asyncio.create_task(watch(environment, workers, speed, holds))
         advancing = asyncio.create_task(_advance(step, workers, options.within_ms, stop))
         try:
             # The others end by an error alone, which the first of them to do so raises here.
@@ -169,7 +169,7 @@ async def _advance(step: _Pass, workers: RehearsalWorkers, within_ms: int, stop:
             if done.finished:
                 return "finished"
             if done.submitted:
-                clock.set_speed(min(clock.speed, 1.0))  # Until `_watch` has seen what was submitted.
+                clock.set_speed(min(clock.speed, 1.0))  # Until `watch` has seen what was submitted.
             stats = await queue.stats()
         if not done.submitted and await _stuck(step.environment, stats, current, workers):
             return "held for good"
@@ -209,7 +209,7 @@ def _unrecorded(stats: QueueStats) -> int:
     return sum(group.pending + group.unread for group in stats.groups if group.name == GROUP)
 
 
-async def _watch(
+async def watch(
     environment: RehearsalEnvironment, workers: RehearsalWorkers, speed: SpeedController, holds: Holds
 ) -> None:
     """Check cohorts, sample the queue, add up what gates hold, and set the clock's speed."""

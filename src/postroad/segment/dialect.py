@@ -15,9 +15,8 @@ from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ParseError, TokenError
 from sqlglot.tokenizer_core import Token, TokenType
 
-from postroad.segment.errors import ConditionError
+from postroad.segment.errors import MAX_CONDITION_CHARACTERS, ConditionError
 
-MAX_CHARACTERS = 4_000
 MAX_DEPTH = 20
 """Parentheses, NOTs and signs within each other."""
 
@@ -98,10 +97,10 @@ def parse_expression(text: str) -> exp.Expr:
     Raises:
         ConditionError: The text is not one, is too long or is nested too deeply.
     """
-    if len(text) > MAX_CHARACTERS:
+    if len(text) > MAX_CONDITION_CHARACTERS:
         raise ConditionError(
-            f"the condition has {len(text):,} characters, and {MAX_CHARACTERS:,} is the most",
-            MAX_CHARACTERS + 1,
+            f"the condition has {len(text):,} characters, and {MAX_CONDITION_CHARACTERS:,} is the most",
+            MAX_CONDITION_CHARACTERS + 1,
             remedy="Divide it, or mark the recipients in a merge field of the import.",
         )
     for place, character in enumerate(text, start=1):
@@ -163,6 +162,7 @@ def _check(found: list[Token]) -> None:
     if not found:
         raise ConditionError("the condition is empty", 1, remedy="Write one, as in plan = 'trial'.")
     _check_commas(found)
+    _check_operators(found)
     depth = prefixes = 0
     for token in found:
         kind, text = token.token_type, token.text
@@ -202,6 +202,18 @@ def _check_commas(found: list[Token]) -> None:
             raise ConditionError(
                 f"a value is expected before {right.text!r}", right.start + 1, remedy="Add it, or remove the comma."
             )
+
+
+_COMPARISONS: Final = {TokenType.EQ, TokenType.NEQ, TokenType.LT, TokenType.LTE, TokenType.GT, TokenType.GTE}
+
+
+def _check_operators(found: list[Token]) -> None:
+    """Raise ConditionError for two comparisons that follow each other, such as ``==``."""
+    for left, right in pairwise(found):
+        if left.token_type in _COMPARISONS and right.token_type in _COMPARISONS:
+            together = left.text + right.text
+            remedy = "Write =, as in plan = 'trial'." if set(together) == {"="} else "Write =, <>, <, <=, > or >=."
+            raise ConditionError(f"{together!r} is not a comparison", left.start + 1, remedy=remedy)
 
 
 def _open_quote(text: str) -> int:

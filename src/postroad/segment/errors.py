@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from postroad.errors import ConfigError
 
+MAX_CONDITION_CHARACTERS = 4_000
+"""Longest text of a condition, wherever it is written."""
+
 
 class ConditionError(ConfigError):
     """A condition cannot be used.

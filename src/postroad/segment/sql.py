@@ -70,6 +70,28 @@ def where_sql(condition: RecipientCondition, dialect: str, scope: ConditionScope
     return SqlCondition(sql, parameters.values)
 
 
+def event_sql(condition: RecipientCondition, dialect: str, scope: ConditionScope, prefix: str = "e") -> SqlCondition:
+    """Return the SQL of a condition that is one event, over the rows ``recipient`` and ``recipient_event``.
+
+    Args:
+        condition: The condition.
+        dialect: ``sqlite`` or ``postgresql``.
+        scope: What its functions refer to.
+        prefix: Beginning of the parameters' names.
+
+    Returns:
+        The SQL, which is true for an event that meets the condition, and its parameters.
+
+    Raises:
+        ValueError: The condition is not one event.
+    """
+    if not isinstance(condition.root, FunctionCall) or condition.root.function is not FunctionName.EVENT:
+        raise ValueError(f"{condition.text} is not an event")
+    parameters = Parameters(prefix)
+    values = ValueWriter(DIALECTS[dialect], parameters, scope.now, "recipient.attributes")
+    return SqlCondition(" AND ".join(_ClauseWriter(values, scope).event(condition.root)), parameters.values)
+
+
 def date_sql(date: RecipientDate, dialect: str, now: datetime, prefix: str = "d") -> SqlCondition:
     """Return the SQL of a date of the row ``recipient`` in ms since the epoch. It is NULL if there is no date.
 
@@ -161,7 +183,7 @@ class _ClauseWriter:
                 audiences = f"(0, {add(self._scope.audience_id or 0)})"
                 return "suppression", [*_UNSUBSCRIBED, f"suppression.audience_id IN {audiences}"]
             case FunctionName.EVENT:
-                return "recipient_event", self._event(call)
+                return "recipient_event", self.event(call)
             case FunctionName.REPLIED:
                 table = "touch JOIN delivery_event ON delivery_event.touch_id = touch.id"
                 conditions = [_TOUCH, "delivery_event.cause = 'reply'", *self._within(call, "delivery_event.at")]
@@ -173,7 +195,8 @@ class _ClauseWriter:
                 state = "accepted" if call.function is FunctionName.MAILED else "bounced"
                 return "touch", [_TOUCH, f"touch.state = '{state}'", *self._within(call, "touch.settled_at")]
 
-    def _event(self, call: FunctionCall) -> list[str]:
+    def event(self, call: FunctionCall) -> list[str]:
+        """Return the conditions on the row ``recipient_event`` of an event."""
         values = self._values
         conditions = [
             "recipient_event.recipient_id = recipient.id",

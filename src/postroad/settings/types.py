@@ -34,6 +34,14 @@ def parse_duration_ms(text: str) -> int:
     return round(Fraction(match["n"]) * _UNIT_MS[match["unit"]])
 
 
+def duration_text(ms: int) -> str:
+    """Return a duration as the settings write it, in the largest unit in which it is whole: ``90s``, ``1h``."""
+    for unit in ("d", "h", "m", "s"):
+        if ms % _UNIT_MS[unit] == 0:
+            return f"{ms // _UNIT_MS[unit]}{unit}"
+    return f"{ms}ms"
+
+
 class RateSetting(BaseModel):
     """At most ``count`` in any ``per_ms`` milliseconds. Written ``100/1s`` or ``30/1h``."""
 
@@ -53,10 +61,7 @@ class RateSetting(BaseModel):
         return cls(count=int(count), per_ms=per_ms)
 
     def __str__(self) -> str:
-        for unit in ("d", "h", "m", "s"):
-            if self.per_ms % _UNIT_MS[unit] == 0:
-                return f"{self.count}/{self.per_ms // _UNIT_MS[unit]}{unit}"
-        return f"{self.count}/{self.per_ms}ms"
+        return f"{self.count}/{duration_text(self.per_ms)}"
 
 
 @cache

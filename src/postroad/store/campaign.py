@@ -121,6 +121,17 @@ class Campaign(SQLModel, table=True):
         sa_column_kwargs={"server_default": sa.text("0")},
         description="the last recipient of whom the goal was looked at",
     )
+    revision: int = Field(
+        default=0,
+        sa_column_kwargs={"server_default": sa.text("0")},
+        description="how often its steps changed after the launch",
+    )
+    extended: dict[str, Any] | None = Field(
+        default=None,
+        sa_type=JSON_OR_NULL,
+        nullable=True,
+        description="emails that were the last ones until steps were added, whose touches are still to get a follow-up",
+    )
     corrects: dict[str, Any] | None = Field(
         default=None,
         sa_type=JSON_OR_NULL,
@@ -173,6 +184,24 @@ class Step(SQLModel, table=True):
     recalled_at: datetime | None = Field(
         default=None, sa_type=UtcDateTime, description="when it was recalled; from then on it is sent to no recipient"
     )
+    version: int = Field(
+        default=1,
+        sa_column_kwargs={"server_default": sa.text("1")},
+        description="number of its settings; `step_version` has the earlier ones",
+    )
+
+
+class StepVersion(SQLModel, table=True):
+    """Settings that a step had before they changed while its campaign ran."""
+
+    __tablename__ = "step_version"
+
+    step_id: int = Field(
+        primary_key=True, foreign_key="step.id", sa_type=BIG_ID, sa_column_kwargs={"autoincrement": False}
+    )
+    version: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    settings: dict[str, Any] = Field(sa_type=JSON_OBJECT, nullable=False)
+    replaced_at: datetime = Field(sa_type=UtcDateTime)
 
 
 class StoredFile(SQLModel, table=True):
@@ -266,6 +295,11 @@ def clear_launch_error(connection: sa.Connection, name: str) -> None:
     connection.execute(sa.update(Campaign).where(col(Campaign.name) == name).values(**values))
 
 
+def set_extended(connection: sa.Connection, campaign_id: int, extended: dict[str, Any] | None) -> None:
+    """Record the emails of a campaign whose touches are still to get a follow-up."""
+    connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign_id).values(extended=extended))
+
+
 def sender_addresses(connection: sa.Connection) -> list[tuple[str, str | None]]:
     """Return each sender's address and its address for replies."""
     statement = select(Sender.address, Sender.reply_to)
@@ -278,3 +312,14 @@ def steps_of(connection: sa.Connection, campaign_id: int) -> list[Step]:
     steps = list(session.exec(select(Step).where(Step.campaign_id == campaign_id).order_by(col(Step.position))))
     session.expunge_all()
     return steps
+
+
+def step_settings(connection: sa.Connection, step: Step, version: int) -> dict[str, Any]:
+    """Return the settings that a step has, or had in an earlier version; those it has if there is no such version."""
+    if version == step.version:
+        return step.settings
+    statement = sa.select(col(StepVersion.settings)).where(
+        col(StepVersion.step_id) == step.id, col(StepVersion.version) == version
+    )
+    found: dict[str, Any] | None = connection.execute(statement).scalar_one_or_none()
+    return found if found is not None else step.settings

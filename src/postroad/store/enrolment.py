@@ -71,11 +71,11 @@ _ACTIVE = sa.text("state = 'active'")
 
 
 class Enrolment(SQLModel, table=True):
-    """One recipient's way through one campaign."""
+    """One recipient's way through one campaign. One for each entry; at most one of them is active."""
 
     __tablename__ = "enrolment"
     __table_args__ = (
-        sa.UniqueConstraint("campaign_id", "recipient_id"),
+        sa.UniqueConstraint("campaign_id", "recipient_id", "entry"),
         sa.Index("ix_enrolment_due", "campaign_id", "due_at", "id", sqlite_where=_DUE, postgresql_where=_DUE),
         sa.Index("ix_enrolment_recipient", "recipient_id", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
     )
@@ -83,6 +83,11 @@ class Enrolment(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     campaign_id: int = Field(foreign_key="campaign.id", sa_type=BIG_ID)
     recipient_id: int = Field(foreign_key="recipient.id", sa_type=BIG_ID)
+    entry: int = Field(
+        default=1,
+        sa_column_kwargs={"server_default": sa.text("1")},
+        description="1 for the recipient's first way through the campaign, 2 for the next one, …",
+    )
     state: EnrolmentState = Field(sa_type=StrEnumType(EnrolmentState))
     step_id: int = Field(foreign_key="step.id", sa_type=BIG_ID, description="where it is, or where it ended")
     entered_at: datetime = Field(sa_type=UtcDateTime)

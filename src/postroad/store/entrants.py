@@ -25,29 +25,25 @@ class Candidate(NamedTuple):
 
     at: datetime
     key: int
-    enrolled: bool
     member: Member
 
 
 _COLUMNS: tuple[sa.ColumnClause[Any], ...] = (
     sa.column("at", UtcDateTime()),
     sa.column("key", sa.Integer()),
-    sa.column("enrolled", sa.Boolean()),
     *MEMBER_COLUMNS,
 )
-_ENROLLED = (
-    "LEFT JOIN enrolment ON enrolment.campaign_id = :campaign_id AND enrolment.recipient_id = found.recipient_id"
-)
 
 
-def _candidates(connection: sa.Connection, found: str, values: dict[str, Any], joins: str = "") -> list[Candidate]:
+def _candidates(
+    connection: sa.Connection, found: str, values: dict[str, Any], joins: str = "", where: str = "true"
+) -> list[Candidate]:
     statement = sa.text(
-        f"SELECT found.at, found.key, enrolment.id IS NOT NULL AS enrolled, {member_sql(connection)} "
-        f"FROM ({found}) AS found CROSS JOIN recipient {joins} {_ENROLLED} "
-        "WHERE recipient.id = found.recipient_id ORDER BY found.at, found.key"
+        f"SELECT found.at, found.key, {member_sql(connection)} FROM ({found}) AS found CROSS JOIN recipient {joins} "
+        f"WHERE recipient.id = found.recipient_id AND {where} ORDER BY found.at, found.key"
     ).bindparams(*([sa.bindparam("at", type_=UtcDateTime())] if "at" in values else []))
     rows = connection.execute(statement.columns(*_COLUMNS), values)
-    return [Candidate(row[0], row[1], row[2], Member(*row[3:])) for row in rows]
+    return [Candidate(row[0], row[1], Member(*row[2:])) for row in rows]
 
 
 class Joined(NamedTuple):
@@ -68,9 +64,7 @@ def settled_until(connection: sa.Connection, audience_id: int, now: datetime) ->
     return min(now - LATE_COMMIT, started or now)
 
 
-def joined_members(
-    connection: sa.Connection, campaign_id: int, audience_id: int, after: Joined, limit: int
-) -> list[Candidate]:
+def joined_members(connection: sa.Connection, audience_id: int, after: Joined, limit: int) -> list[Candidate]:
     """Return members who joined an audience after a place, in the order of joining."""
     found = (
         "SELECT recipient_id, joined_at AS at, recipient_id AS key FROM audience_member "
@@ -78,13 +72,19 @@ def joined_members(
         "ORDER BY joined_at, recipient_id LIMIT :limit"
     )
     values: dict[str, Any] = {
-        "campaign_id": campaign_id,
         "audience_id": audience_id,
         "at": after.at,
         "after": after.recipient_id,
         "limit": limit,
     }
     return _candidates(connection, found, values)
+
+
+class EventWhere(NamedTuple):
+    """SQL of a condition on the rows ``recipient`` and ``recipient_event``, and its parameters."""
+
+    sql: str
+    parameters: dict[str, Any]
 
 
 class EventPage(NamedTuple):
@@ -95,15 +95,14 @@ class EventPage(NamedTuple):
 
 
 def events_of_members(
-    connection: sa.Connection, campaign_id: int, audience_id: int, name: str, after: int, limit: int
+    connection: sa.Connection, audience_id: int, name: str, where: EventWhere, after: int, limit: int
 ) -> EventPage:
-    """Return the next events of a name, and those of them that members of an audience did."""
+    """Return the next events of a name, and those of them that members of an audience did and that meet a condition."""
     events = (
         "SELECT id AS key, recipient_id, at FROM recipient_event WHERE name = :name AND id > :after "
         "ORDER BY id LIMIT :limit"
     )
     values: dict[str, Any] = {
-        "campaign_id": campaign_id,
         "audience_id": audience_id,
         "name": name,
         "after": after,
@@ -112,9 +111,9 @@ def events_of_members(
     last = connection.execute(sa.text(f"SELECT max(key) FROM ({events}) AS page"), values).scalar()
     joins = (
         "JOIN audience_member ON audience_member.audience_id = :audience_id "
-        "AND audience_member.recipient_id = found.recipient_id"
+        "AND audience_member.recipient_id = found.recipient_id JOIN recipient_event ON recipient_event.id = found.key"
     )
-    members = _candidates(connection, events, values, joins)
+    members = _candidates(connection, events, {**values, **where.parameters}, joins, where.sql)
     return EventPage(members, last)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -156,8 +156,10 @@ def _over_cap(
 def lock_recipients(connection: sa.Connection, touch_ids: Sequence[int], rule: FrequencyRule) -> None:
     """Serialize the admissions of messages to the same recipients until the transaction ends.
 
-    Everything that waits for the recipients of these touches is locked, in the order of ids. Of two transactions that
-    admit messages to one recipient, each sees the touch of the other one, or its result. SQLite has one writer.
+    Everything that waits for the recipients of these touches is locked, and the touches themselves, which an earlier
+    claim may have put on the wire: in one statement, in the order of ids, as every other statement locks them. Of two
+    transactions that admit messages to one recipient, each sees the touch of the other one, or its result. SQLite has
+    one writer.
     """
     if connection.dialect.name == "sqlite" or not rule.caps:
         return
@@ -168,19 +170,37 @@ def lock_recipients(connection: sa.Connection, touch_ids: Sequence[int], rule: F
         f"WHERE claimed.id {claimed} AND {rule.class_sql} <> '{IGNORE}'"
     )
     statement = sa.text(
-        f"SELECT touch.id FROM touch WHERE touch.recipient_id {any_of(connection, recipients)} "
-        f"AND touch.settled_at IS NULL AND touch.state {states_sql(WAITING)} ORDER BY touch.id FOR NO KEY UPDATE"
+        f"SELECT touch.id FROM touch WHERE touch.id {claimed} OR (touch.recipient_id "
+        f"{any_of(connection, recipients)} AND touch.settled_at IS NULL AND touch.state {states_sql(WAITING)}) "
+        "ORDER BY touch.id FOR NO KEY UPDATE"
     )
     connection.execute(statement, parameters).all()
 
 
-def over_cap_in_audience(connection: sa.Connection, campaign_id: int, rule: FrequencyRule) -> int:
+def over_cap_in_audience(
+    connection: sa.Connection,
+    campaign_id: int,
+    rule: FrequencyRule,
+    where: str = "TRUE",
+    parameters: Mapping[str, Any] | None = None,
+) -> int:
     """Return how many recipients in the audience of a campaign are over its cap now.
 
-    It reads the latest messages of each recipient in the audience.
+    It reads the latest messages of each of these recipients.
+
+    Args:
+        connection: A connection in a transaction.
+        campaign_id: The campaign.
+        rule: The frequency caps.
+        where: SQL of a condition over the row ``recipient``: only those who meet it count.
+        parameters: The parameters of the condition.
+
+    Returns:
+        The number of recipients.
     """
     statement = rule.prepare(
         "SELECT count(*) FROM campaign JOIN (SELECT audience_id, recipient_id, 0 AS id FROM audience_member) AS touch "
-        f"ON touch.audience_id = campaign.audience_id WHERE campaign.id = :campaign_id AND NOT {rule.allows_sql}"
+        "ON touch.audience_id = campaign.audience_id JOIN recipient ON recipient.id = touch.recipient_id "
+        f"WHERE campaign.id = :campaign_id AND {where} AND NOT {rule.allows_sql}"
     )
-    return int(connection.execute(statement, {"campaign_id": campaign_id}).scalar_one())
+    return int(connection.execute(statement, {"campaign_id": campaign_id, **(parameters or {})}).scalar_one())

@@ -101,6 +101,9 @@ class Touch(SQLModel, table=True):
     recipient_id: int = Field(foreign_key="recipient.id", sa_type=BIG_ID)
     state: TouchState = Field(sa_type=StrEnumType(TouchState))
     due_at: datetime = Field(sa_type=UtcDateTime)
+    first_due_at: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, description="when it was due before a frequency cap moved that; NULL: due_at"
+    )
     sender_id: int | None = Field(default=None, sa_type=BIG_ID, description="sender in place of its campaign's sender")
     claim: int = Field(
         default=0, sa_type=BIG_ID, description="the queue's token of the last claim that put it on the wire"
@@ -117,6 +120,11 @@ class Touch(SQLModel, table=True):
         sa_column_kwargs={"server_default": sa.false()},
         description="once it is accepted or skipped, the next step is to be taken",
     )
+    version: int = Field(
+        default=1,
+        sa_column_kwargs={"server_default": sa.text("1")},
+        description="version of its step that its message was made of, once it was on the wire",
+    )
     enrolled: bool = Field(
         default=False,
         sa_column_kwargs={"server_default": sa.false()},
@@ -126,7 +134,7 @@ class Touch(SQLModel, table=True):
         default=0,
         sa_type=sa.BigInteger,
         sa_column_kwargs={"server_default": sa.text("0")},
-        description="the request of a program that it is made for; 0: its campaign planned it",
+        description="the request of a program that it is made for; 0: its campaign planned it; -n: for the n-th entry",
     )
 
 
@@ -175,6 +183,15 @@ class Overflow(SQLModel, table=True):
     sender_id: int = Field(sa_type=BIG_ID, foreign_key="sender.id")
     at: datetime = Field(sa_type=UtcDateTime)
     why: str = Field(sa_type=sa.String(200))
+
+
+ENTRY_OF_TOUCH = "CASE WHEN touch.request_id < 0 THEN -touch.request_id ELSE 1 END"
+"""SQL expression of the number of the entry into a journey that a touch belongs to: see `request_of_entry`."""
+
+
+def request_of_entry(entry: int) -> int:
+    """Return the `Touch.request_id` of the touches of an entry into a journey: 0 for the first, -n for the n-th."""
+    return 0 if entry == 1 else -entry
 
 
 SENDER_OF_TOUCH = "COALESCE(touch.sender_id, campaign.sender_id)"

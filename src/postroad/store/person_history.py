@@ -33,7 +33,10 @@ class Membership(NamedTuple):
 
 
 class KnownEnrolment(NamedTuple):
-    """A person's way through one campaign. ``step``: where it is or ended. ``since``: since when, or when it ended."""
+    """A person's way through one campaign. ``step``: where it is or ended. ``since``: since when, or when it ended.
+
+    ``entry``: the number of the person's entry.
+    """
 
     campaign: str
     step: str
@@ -43,6 +46,7 @@ class KnownEnrolment(NamedTuple):
     due_at: datetime | None
     why: str | None
     goal_at: datetime | None
+    entry: int = 1
 
 
 class EmptiedCampaign(NamedTuple):
@@ -113,7 +117,7 @@ def enrolments_of(connection: sa.Connection, recipient_id: int, campaign_id: int
     item, parameters = id_rows(connection, list(every) if campaign_id is None else [campaign_id])
     statement = sa.text(
         "SELECT campaign.name, step.name AS step, enrolment.state, enrolment.entered_at, enrolment.since, "
-        "enrolment.due_at, enrolment.why, enrolment.goal_at FROM enrolment "
+        "enrolment.due_at, enrolment.why, enrolment.goal_at, enrolment.entry FROM enrolment "
         "JOIN campaign ON campaign.id = enrolment.campaign_id JOIN step ON step.id = enrolment.step_id "
         f"WHERE enrolment.campaign_id {any_of(connection, f'SELECT batch.id FROM {item}')} "
         "AND enrolment.recipient_id = :recipient_id ORDER BY enrolment.entered_at, enrolment.id"
@@ -122,6 +126,7 @@ def enrolments_of(connection: sa.Connection, recipient_id: int, campaign_id: int
         *(sa.column(name, UtcDateTime()) for name in ("entered_at", "since", "due_at")),
         sa.column("why", sa.Text()),
         sa.column("goal_at", UtcDateTime()),
+        sa.column("entry", sa.Integer()),
     )
     rows = connection.execute(statement, {"recipient_id": recipient_id, **parameters})
     return [KnownEnrolment(row[0], row[1], EnrolmentState(row[2]), *row[3:]) for row in rows]

@@ -22,8 +22,8 @@ class FoundTouch(NamedTuple):
     """One touch, with its campaign and its recipient. ``zone``: the time zone in which ``sending_window`` holds.
 
     ``launched_at``, ``paused_at``, ``paused_by``, ``frequency``: of its campaign. ``provider``, ``site``: from the last
-    DNS lookup. ``own_zone``: the recipient's time zone, if it is known. ``country``, ``subdivision``: merge fields.
-    ``transactional``: an unsubscribe does not hold it.
+    DNS lookup. ``recalled_at``: of its step. ``route``: of its sender. ``own_zone``: the recipient's time zone, if
+    known. ``country``, ``subdivision``: merge fields. ``transactional``: an unsubscribe does not hold it.
     """
 
     id: int
@@ -55,6 +55,14 @@ class FoundTouch(NamedTuple):
     subdivision: str | None = None
     frequency: str | None = None
     transactional: bool = False
+    first_due_at: datetime | None = None
+    recalled_at: datetime | None = None
+    route: str = ""
+
+    @property
+    def delayed_since(self) -> datetime:
+        """When it was due first. A frequency cap may have moved ``due_at``."""
+        return self.first_due_at or self.due_at
 
 
 class FoundSuppression(NamedTuple):
@@ -73,7 +81,7 @@ SELECT touch.id, touch.step_id, touch.state, touch.due_at, touch.next_at, touch.
   campaign.state AS campaign_state, {PERMISSION_AUDIENCE} AS audience_id, campaign.warmup, campaign.sending_window,
   step.name AS step, sender.address AS sender, touch.recipient_id, touch.campaign_id, campaign.launched_at,
   campaign.paused_at, campaign.paused_by, recipient.domain, mail_domain.provider, mail_domain.site, campaign.frequency,
-  {transactional_sql("touch.request_id")} AS transactional
+  {transactional_sql("touch.request_id")} AS transactional, touch.first_due_at, step.recalled_at, sender.route
 FROM touch JOIN recipient ON recipient.id = touch.recipient_id JOIN campaign ON campaign.id = touch.campaign_id
 JOIN step ON step.id = touch.step_id JOIN sender ON sender.id = {SENDER_OF_TOUCH}
 LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain
@@ -109,6 +117,9 @@ _COLUMNS = (
     sa.column("site", sa.Text()),
     sa.column("frequency", sa.Text()),
     sa.column("transactional", sa.Boolean()),
+    sa.column("first_due_at", UtcDateTime()),
+    sa.column("recalled_at", UtcDateTime()),
+    sa.column("route", sa.Text()),
 )
 
 

@@ -25,11 +25,15 @@ class Place(NamedTuple):
 
 
 class Entrance(NamedTuple):
-    """A recipient who enters a campaign, and the first place. ``goal``: the recipient has reached the goal."""
+    """A recipient who enters a campaign, and the first place.
+
+    ``goal``: the recipient has reached the goal. ``entry``: the number of this entry.
+    """
 
     recipient_id: int
     place: Place
     goal: bool = False
+    entry: int = 1
 
 
 class EnrolmentMove(NamedTuple):
@@ -63,7 +67,7 @@ def _row(id_: int, place: Place, goal: bool, dialect: str) -> dict[str, Any]:
 
 
 def enter(connection: sa.Connection, campaign_id: int, entrances: Sequence[Entrance], now: datetime) -> set[int]:
-    """Insert enrolments. Idempotent: who is enrolled in the campaign is not enrolled again.
+    """Insert enrolments. Idempotent: an entry of a recipient is made once, and not while an earlier one is active.
 
     Args:
         connection: A connection in a transaction that writes.
@@ -75,16 +79,26 @@ def enter(connection: sa.Connection, campaign_id: int, entrances: Sequence[Entra
         The recipients who were enrolled by this call.
     """
     dialect = connection.dialect.name
-    rows = [_row(one.recipient_id, one.place, one.goal, dialect) for one in entrances]
-    item, parameters = json_rows(connection, "new", _PLACE, rows)
+    rows = [{**_row(one.recipient_id, one.place, one.goal, dialect), "entry": one.entry} for one in entrances]
+    item, parameters = json_rows(connection, "new", {**_PLACE, "entry": sa.Integer()}, rows)
+    again = _NONE_ACTIVE if any(one.entry > 1 for one in entrances) else "true"
     statement = sa.text(
-        "INSERT INTO enrolment (campaign_id, recipient_id, state, step_id, entered_at, since, due_at, why, goal_at) "
-        "SELECT :campaign_id, new.id, new.state, new.step_id, :now, :now, new.due_at, new.why, "
-        f"CASE WHEN new.goal = 1 THEN {_now(connection)} END FROM {item} WHERE true ORDER BY new.id "
-        "ON CONFLICT (campaign_id, recipient_id) DO NOTHING RETURNING recipient_id"
+        "INSERT INTO enrolment (campaign_id, recipient_id, entry, state, step_id, entered_at, since, due_at, why, "
+        "goal_at) SELECT :campaign_id, new.id, new.entry, new.state, new.step_id, :now, :now, new.due_at, new.why, "
+        f"CASE WHEN new.goal = 1 THEN {_now(connection)} END FROM {item} WHERE {again} ORDER BY new.id "
+        "ON CONFLICT (campaign_id, recipient_id, entry) DO NOTHING RETURNING recipient_id"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return set(connection.execute(statement, {"campaign_id": campaign_id, "now": now, **parameters}).scalars())
 
+
+_NONE_ACTIVE = (
+    "NOT EXISTS (SELECT 1 FROM enrolment AS earlier WHERE earlier.recipient_id = new.id "
+    f"AND earlier.state = '{EnrolmentState.ACTIVE}' AND earlier.campaign_id = :campaign_id)"
+)
+_IS_LAST = (
+    "NOT EXISTS (SELECT 1 FROM enrolment AS later WHERE later.campaign_id = enrolment.campaign_id "
+    "AND later.recipient_id = enrolment.recipient_id AND later.entry > enrolment.entry)"
+)
 
 _EVENTS = {
     EnrolmentState.ACTIVE: EnrolmentEvent.MOVED,
@@ -140,12 +154,16 @@ def _now(connection: sa.Connection) -> str:
 
 
 def revive(connection: sa.Connection, enrolment_ids: Sequence[int]) -> set[int]:
-    """Make enrolments active again that exited because a touch failed. Returns those that did."""
+    """Make enrolments active again that exited because a touch failed, unless the recipient entered again.
+
+    Returns:
+        The enrolments that are active again.
+    """
     item, parameters = id_rows(connection, enrolment_ids)
     statement = sa.text(
         f"UPDATE enrolment SET state = '{EnrolmentState.ACTIVE}', why = NULL FROM {item} "
         f"WHERE enrolment.id = batch.id AND {_by_id(connection, 'batch', item)} "
-        f"AND {allowed_enrolments_sql(EnrolmentEvent.REVIVED)} RETURNING enrolment.id"
+        f"AND {allowed_enrolments_sql(EnrolmentEvent.REVIVED)} AND {_IS_LAST} RETURNING enrolment.id"
     )
     return set(connection.execute(statement, parameters).scalars())
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from postroad.store.bulk import any_of, id_rows
 from postroad.store.enrolment import FAILED, EnrolmentState
-from postroad.store.ledger import TouchState
+from postroad.store.ledger import ENTRY_OF_TOUCH, TouchState
 from postroad.store.planning import Member
 from postroad.store.recipient import place_sql
 from postroad.store.touches.transitions import states_sql
@@ -21,11 +21,12 @@ PAGE = 500
 
 
 class DueEnrolment(NamedTuple):
-    """An active enrolment whose time is over."""
+    """An active enrolment whose time is over. ``entry``: the number of the entry."""
 
     id: int
     step_id: int
     due_at: datetime
+    entry: int
     member: Member
 
 
@@ -37,6 +38,7 @@ class AcceptedEnrolment(NamedTuple):
     state: str | None
     settled_at: datetime
     due_at: datetime
+    entry: int
     member: Member
 
 
@@ -72,8 +74,8 @@ def due_enrolments(
 ) -> list[DueEnrolment]:
     """Return active enrolments that are due, in order of their time. ``after``: the last one of the page before."""
     statement = sa.text(
-        f"SELECT due.id, due.step_id, due.due_at, {member_sql(connection)} FROM "
-        "(SELECT id, recipient_id, step_id, due_at FROM enrolment WHERE campaign_id = :campaign_id "
+        f"SELECT due.id, due.step_id, due.due_at, due.entry, {member_sql(connection)} FROM "
+        "(SELECT id, recipient_id, step_id, due_at, entry FROM enrolment WHERE campaign_id = :campaign_id "
         f"AND state = '{EnrolmentState.ACTIVE}' AND due_at IS NOT NULL AND due_at <= :now "
         "AND (due_at, id) > (:since, :after_id) ORDER BY due_at, id LIMIT :limit) AS due "
         "CROSS JOIN recipient WHERE recipient.id = due.recipient_id ORDER BY due.due_at, due.id"
@@ -81,6 +83,7 @@ def due_enrolments(
     columns: list[sa.ColumnClause[Any]] = [
         *_integers("id", "step_id"),
         sa.column("due_at", UtcDateTime()),
+        *_integers("entry"),
         *MEMBER_COLUMNS,
     ]
     values = {
@@ -91,7 +94,7 @@ def due_enrolments(
         "limit": limit,
     }
     rows = connection.execute(statement.columns(*columns), values)
-    return [DueEnrolment(row[0], row[1], row[2], Member(*row[3:])) for row in rows]
+    return [DueEnrolment(row[0], row[1], row[2], row[3], Member(*row[4:])) for row in rows]
 
 
 def accepted_enrolments(
@@ -99,32 +102,36 @@ def accepted_enrolments(
 ) -> list[AcceptedEnrolment]:
     """Return touches of a step, accepted or skipped, after which no step was taken yet, in order of their ids."""
     statement = sa.text(
-        "SELECT accepted.id, enrolment.id, enrolment.state, accepted.settled_at, accepted.due_at, "
-        f"{member_sql(connection)} FROM (SELECT id, recipient_id, settled_at, due_at "
-        "FROM touch WHERE campaign_id = :campaign_id AND step_id = :step_id AND follow_up "
+        "SELECT accepted.id, enrolment.id, enrolment.state, accepted.settled_at, accepted.due_at, accepted.entry, "
+        f"{member_sql(connection)} FROM (SELECT id, recipient_id, settled_at, due_at, "
+        f"{ENTRY_OF_TOUCH} AS entry FROM touch WHERE campaign_id = :campaign_id AND step_id = :step_id AND follow_up "
         "AND state IN ('accepted', 'skipped') AND id > :after ORDER BY id LIMIT :limit) AS accepted "
         "CROSS JOIN recipient LEFT JOIN enrolment ON enrolment.campaign_id = :campaign_id "
-        "AND enrolment.recipient_id = accepted.recipient_id AND enrolment.step_id = :step_id "
+        "AND enrolment.recipient_id = accepted.recipient_id AND enrolment.entry = accepted.entry "
+        "AND enrolment.step_id = :step_id "
         "WHERE recipient.id = accepted.recipient_id ORDER BY accepted.id"
     ).columns(
         *_integers("touch_id", "id"),
         sa.column("state", sa.Text()),
         sa.column("settled_at", UtcDateTime()),
         sa.column("due_at", UtcDateTime()),
+        *_integers("entry"),
         *MEMBER_COLUMNS,
     )
     values = {"campaign_id": campaign_id, "step_id": step_id, "after": after, "limit": limit}
     rows = connection.execute(statement, values)
-    return [AcceptedEnrolment(row[0], row[1], row[2], row[3], row[4], Member(*row[5:])) for row in rows]
+    return [AcceptedEnrolment(row[0], row[1], row[2], row[3], row[4], row[5], Member(*row[6:])) for row in rows]
 
 
 def failed_touches(connection: sa.Connection, campaign_id: int, after: int, limit: int = PAGE) -> list[FailedTouch]:
     """Return touches that failed and whose enrolments have not exited, in order of their ids."""
     statement = sa.text(
         "SELECT failed.id, enrolment.id, failed.recipient_id, failed.step_id, failed.state, failed.reply FROM "
-        "(SELECT id, recipient_id, step_id, state, reply FROM touch WHERE campaign_id = :campaign_id AND enrolled "
-        f"AND state {states_sql(FAILED)} AND id > :after ORDER BY id LIMIT :limit) AS failed LEFT JOIN enrolment "
-        "ON enrolment.campaign_id = :campaign_id AND enrolment.recipient_id = failed.recipient_id "
+        f"(SELECT id, recipient_id, step_id, {ENTRY_OF_TOUCH} AS entry, state, reply FROM touch "
+        f"WHERE campaign_id = :campaign_id AND enrolled AND state {states_sql(FAILED)} AND id > :after "
+        "ORDER BY id LIMIT :limit) AS failed "
+        "LEFT JOIN enrolment ON enrolment.campaign_id = :campaign_id AND enrolment.recipient_id = failed.recipient_id "
+        "AND enrolment.entry = failed.entry "
         f"AND enrolment.step_id = failed.step_id AND enrolment.state = '{EnrolmentState.ACTIVE}' ORDER BY failed.id"
     )
     rows = connection.execute(statement, {"campaign_id": campaign_id, "after": after, "limit": limit})
@@ -156,14 +163,46 @@ class EnrolmentKey(NamedTuple):
 
 
 def enrolment_page(connection: sa.Connection, campaign_id: int, *, after: int, limit: int = PAGE) -> list[EnrolmentKey]:
-    """Return enrolments of a campaign whose recipient ids are greater than ``after``, in that order."""
+    """Return enrolments of a campaign whose recipient ids are greater than ``after``, in that order.
+
+    All entries of the last recipient are among them, so there may be more than ``limit``.
+    """
+    columns = "SELECT id, recipient_id, state, goal_at IS NOT NULL AS goal, entry FROM enrolment"
     statement = sa.text(
-        "SELECT id, recipient_id, state, goal_at IS NOT NULL AS goal FROM enrolment "
-        "WHERE (campaign_id, recipient_id) > (:campaign_id, :after) AND campaign_id <= :campaign_id "
-        "ORDER BY campaign_id, recipient_id LIMIT :limit"
+        f"{columns} WHERE (campaign_id, recipient_id) > (:campaign_id, :after) AND campaign_id <= :campaign_id "
+        "ORDER BY campaign_id, recipient_id, entry LIMIT :limit"
     )
     values = {"campaign_id": campaign_id, "after": after, "limit": limit}
-    return [EnrolmentKey(*row) for row in connection.execute(statement, values)]
+    rows = list(connection.execute(statement, values))
+    if len(rows) == limit:
+        rest = sa.text(
+            f"{columns} WHERE campaign_id = :campaign_id AND recipient_id = :last AND entry > :entry ORDER BY entry"
+        )
+        values = {"campaign_id": campaign_id, "last": rows[-1].recipient_id, "entry": rows[-1].entry}
+        rows += connection.execute(rest, values)
+    return [EnrolmentKey(*row[:4]) for row in rows]
+
+
+class LastEntry(NamedTuple):
+    """The last entry of a recipient into a campaign. ``ended``: its enrolment completed or exited."""
+
+    number: int
+    at: datetime
+    ended: bool
+
+
+def last_entries(connection: sa.Connection, campaign_id: int, recipient_ids: Sequence[int]) -> dict[int, LastEntry]:
+    """Return the last entries of these recipients into a campaign. Recipients without one are missing."""
+    item, parameters = id_rows(connection, recipient_ids)
+    ids = any_of(connection, f"SELECT batch.id FROM {item}")
+    statement = sa.text(
+        "SELECT recipient_id, entry, entered_at, state FROM enrolment "
+        f"WHERE campaign_id = :campaign_id AND recipient_id {ids} ORDER BY recipient_id, entry"
+    ).columns(
+        *_integers("recipient_id", "entry"), sa.column("entered_at", UtcDateTime()), sa.column("state", sa.Text())
+    )
+    rows = connection.execute(statement, {"campaign_id": campaign_id, **parameters})
+    return {row[0]: LastEntry(row[1], row[2], row[3] != EnrolmentState.ACTIVE) for row in rows}
 
 
 def field_values(connection: sa.Connection, field: str, recipient_ids: Sequence[int]) -> dict[int, Any]:

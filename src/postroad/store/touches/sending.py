@@ -48,6 +48,7 @@ class Claim(NamedTuple):
     ``token``: identifies the claim. ``closed``: tokens of earlier claims that ended without delivery. ``hashed``: hash
     of the recipient's address, by which a suppression may be stored. ``sender_id``: the sender in place of the
     campaign's, as the job has it; 0: the campaign's. ``address``: the recipient's address, as the job has it.
+    ``version``: version of the step that the job was made for.
     """
 
     touch_id: int
@@ -56,12 +57,14 @@ class Claim(NamedTuple):
     hashed: str | None = None
     sender_id: int = 0
     address: str = ""
+    version: int = 1
 
 
-class RejectedClaim(sa.Row[tuple[int, str, int, str, bool, int, bool]]):
+class RejectedClaim(sa.Row[tuple[int, str, int, str, bool, int, bool, int]]):
     """Shape of a row of `rejected_claims`: the touch, its campaign's state, and whether its recipient is suppressed.
 
     ``sender_id``: the sender in place of the campaign's; 0: the campaign's. ``recalled``: its step was recalled.
+    ``version``: the version of its step.
     """
 
     id: int
@@ -71,6 +74,7 @@ class RejectedClaim(sa.Row[tuple[int, str, int, str, bool, int, bool]]):
     suppressed: bool
     sender_id: int
     recalled: bool
+    version: int
 
 
 _CLAIM_COLUMNS: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "claim": sa.BigInteger()}
@@ -81,9 +85,8 @@ def admit(connection: sa.Connection, claims: Sequence[Claim], rule: FrequencyRul
     """Move touches to ``sending``.
 
     A touch does not move if its recipient is suppressed, it has ended, its step was recalled, its campaign is not
-    running, another sender is
-    to send it, a frequency cap holds it, or an earlier claim put it on the wire and the queue does not report that
-    this claim ended without delivery.
+    running, another sender is to send it, its job has another version of its step, a frequency cap holds it, or an
+    earlier claim put it on the wire and the queue does not report that this claim ended without delivery.
 
     Args:
         connection: A connection in a transaction that writes. With caps its isolation level is READ COMMITTED.
@@ -118,10 +121,16 @@ def _one_per_recipient(claims: Sequence[Claim]) -> list[list[Claim]]:
 
 def _admit(connection: sa.Connection, claims: Sequence[Claim], rule: FrequencyRule | None) -> set[int]:
     rows = [
-        {"id": claim.touch_id, "claim": claim.token, "hashed": claim.hashed, "sender": claim.sender_id}
+        {
+            "id": claim.touch_id,
+            "claim": claim.token,
+            "hashed": claim.hashed,
+            "sender": claim.sender_id,
+            "version": claim.version,
+        }
         for claim in claims
     ]
-    columns = _CLAIM_COLUMNS | _HASHED_COLUMNS | {"sender": sa.BigInteger()}
+    columns = _CLAIM_COLUMNS | _HASHED_COLUMNS | {"sender": sa.BigInteger(), "version": sa.Integer()}
     item, parameters = json_rows(connection, "batch", columns, rows)
     ended = [{"id": claim.touch_id, "claim": token} for claim in claims for token in claim.closed]
     ended_item, ended_parameters = json_rows(connection, "ended", _CLAIM_COLUMNS, ended)
@@ -132,10 +141,12 @@ def _admit(connection: sa.Connection, claims: Sequence[Claim], rule: FrequencyRu
     ids = any_of(connection, f"SELECT batch.id FROM {item}")
     looked_up = f"touch.id {ids} AND " if connection.dialect.name == "postgresql" else ""
     statement = (
-        f"UPDATE touch SET state = '{TouchState.SENDING}', claim = batch.claim, next_at = NULL, settled_at = NULL "
-        f"FROM {item} WHERE {looked_up}touch.id = batch.id AND COALESCE(touch.sender_id, 0) = batch.sender "
+        f"UPDATE touch SET state = '{TouchState.SENDING}', claim = batch.claim, next_at = NULL, settled_at = NULL, "
+        f"version = batch.version FROM {item} WHERE {looked_up}touch.id = batch.id "
+        "AND COALESCE(touch.sender_id, 0) = batch.sender "
         f"AND {allowed} AND EXISTS (SELECT 1 FROM campaign JOIN step ON step.id = touch.step_id "
-        "AND step.recalled_at IS NULL JOIN recipient ON recipient.id = touch.recipient_id "
+        "AND step.recalled_at IS NULL AND step.version = batch.version "
+        "JOIN recipient ON recipient.id = touch.recipient_id "
         "WHERE campaign.id = touch.campaign_id AND campaign.state = 'running' "
         f"AND NOT {suppressed_sql('batch.hashed', request='touch.request_id')}{under_cap}) "
         "RETURNING touch.id"
@@ -159,11 +170,29 @@ def rejected_claims(
     statement = sa.text(
         "SELECT touch.id, touch.state, touch.claim, campaign.state AS campaign_state, "
         f"{suppressed_sql('batch.hashed', request='touch.request_id')} AS suppressed, "
-        "COALESCE(touch.sender_id, 0) AS sender_id, step.recalled_at IS NOT NULL AS recalled "
+        "COALESCE(touch.sender_id, 0) AS sender_id, step.recalled_at IS NOT NULL AS recalled, "
+        "step.version "
         f"FROM {item} JOIN touch ON touch.id = batch.id JOIN campaign ON campaign.id = touch.campaign_id "
         "JOIN step ON step.id = touch.step_id JOIN recipient ON recipient.id = touch.recipient_id"
     )
     return {row.id: row for row in connection.execute(statement, parameters)}  # type: ignore[misc]
+
+
+def unqueue(connection: sa.Connection, touch_ids: Sequence[int]) -> set[int]:
+    """Move touches that wait back to ``planned``: their jobs were made for an earlier version of their step.
+
+    They are enqueued again at the next submission. The jobs must end without delivery.
+
+    Returns:
+        The touches that moved.
+    """
+    fence, parameters = locked_touches(connection, touch_ids, "state")
+    allowed = allowed_sql(TouchEvent.UNQUEUED, TouchState.PLANNED, state="mine.state")
+    statement = sa.text(
+        f"{fence} UPDATE touch SET state = '{TouchState.PLANNED}' FROM mine WHERE touch.id = mine.id AND {allowed} "
+        "RETURNING touch.id"
+    )
+    return set(connection.execute(statement, parameters).scalars())
 
 
 def mark_unknown(connection: sa.Connection, touch_ids: Sequence[int], now: datetime) -> int:
@@ -202,6 +231,8 @@ class HeldTouch(NamedTuple):
 def hold(connection: sa.Connection, touches: Sequence[HeldTouch]) -> set[int]:
     """Move touches that wait back to ``planned``, with later due times. They are enqueued again when they are due.
 
+    ``first_due_at`` keeps the time at which such a touch was due first.
+
     Returns:
         The touches that moved.
     """
@@ -210,7 +241,8 @@ def hold(connection: sa.Connection, touches: Sequence[HeldTouch]) -> set[int]:
     columns: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "due_at": UtcDateTime(), "why": sa.Text()}
     item, parameters = json_rows(connection, "held", columns, rows)
     statement = sa.text(
-        f"UPDATE touch SET state = '{TouchState.PLANNED}', due_at = held.due_at, next_at = NULL, reply = held.why "
+        f"UPDATE touch SET state = '{TouchState.PLANNED}', due_at = held.due_at, next_at = NULL, reply = held.why, "
+        "first_due_at = COALESCE(touch.first_due_at, touch.due_at) "
         f"FROM {item} WHERE touch.id = held.id AND {allowed_sql(TouchEvent.HELD, TouchState.PLANNED)} "
         "RETURNING touch.id"
     )

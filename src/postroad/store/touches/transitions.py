@@ -35,6 +35,8 @@ class TouchEvent(StrEnum):
     HELD = "held"  # a frequency cap holds it for longer than its job may wait in the queue
     REASSIGNED = "reassigned"  # overflow gives it to another sender
     FOLLOWED_UP = "followed-up"  # the next step of its recipient is taken
+    UNQUEUED = "unqueued"  # its job has an earlier version of its step
+    EXTENDED = "extended"  # its email was the last one, and steps were added
     LEFT = "left"  # its enrolment exited, because it failed
     DELETED = "deleted"  # its retention is over
 
@@ -47,6 +49,7 @@ class Condition(StrEnum):
     NOT_RETURNED = "no bounce message moved the touch"
     OWN_SENDER = "the sender of its campaign sends it"
     FOLLOW_UP = "another step follows, and is not taken"
+    ENDED_LATER = "it ended after the steps were added"
     ENROLLED = "its enrolment has not exited"
     NOT_UNSUBSCRIBED = "no unsubscribe is recorded for the touch"
 
@@ -100,6 +103,9 @@ TRANSITIONS: Final = (
     _from(WAITING, _E.HELD, _S.PLANNED),
     _from([_S.PLANNED], _E.REASSIGNED, None, Condition.OWN_SENDER),
     _from(SENT_OR_SKIPPED, _E.FOLLOWED_UP, None, Condition.FOLLOW_UP),
+    _from([_S.QUEUED, _S.DEFERRED], _E.UNQUEUED, _S.PLANNED),
+    _from({*TouchState} - {*SENT_OR_SKIPPED}, _E.EXTENDED, None),
+    _from(SENT_OR_SKIPPED, _E.EXTENDED, None, Condition.ENDED_LATER),
     _from({*_ENDED} - {*SENT_OR_SKIPPED}, _E.LEFT, None, Condition.ENROLLED),
     _from({*_ENDED} - {_S.UNKNOWN}, _E.DELETED, None, Condition.NOT_UNSUBSCRIBED),
 )
