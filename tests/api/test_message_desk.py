@@ -126,7 +126,7 @@ async def test_a_message_of_a_paused_campaign_waits_for_its_resumption(installat
     await campaigns.pause(installation.engine, queue, "receipt", by="a test", now=now)
     await request(installation, ORDER)
     assert await installation.jobs() == 0
-    await campaigns.resume(installation.engine, queue, "receipt")
+    await campaigns.resume(installation.engine, queue, "receipt", by="a test", now=now)
     await installation.advance()
     await installation.work()
     assert len(installation.mailbox.contents) == 1

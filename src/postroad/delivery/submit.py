@@ -111,7 +111,7 @@ def load_submit_plan(engine: sa.Engine, name: str, options: SubmitOptions) -> Su
         campaign = find_campaign(connection, name)
         assert campaign.id is not None  # noqa: S101  (read from its table)
         others = campaign.overflow["senders"] if campaign.overflow else []
-        ids = sa.bindparam("ids", [campaign.sender_id, *others], expanding=True)
+        ids: sa.BindParameter[int] = sa.bindparam("ids", [campaign.sender_id, *others], expanding=True)
         rows = connection.execute(sa.text("SELECT id, address, route FROM sender WHERE id IN :ids").bindparams(ids))
         senders = {0 if id_ == campaign.sender_id else id_: SenderRoute(address, route) for id_, address, route in rows}
         fields: dict[int, frozenset[str]] = {}

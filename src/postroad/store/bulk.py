@@ -40,6 +40,10 @@ def json_rows(
 
 def id_rows(connection: sa.Connection, ids: Sequence[int], alias: str = "batch") -> tuple[str, dict[str, str]]:
     """Return a FROM item with the one column ``id``, and its parameter."""
+    if connection.dialect.name == "sqlite":  # A list of numbers is parsed faster than one of rows.
+        parameter = f"{alias}_rows"
+        item = f"(SELECT value AS id FROM json_each(:{parameter})) AS {alias}"
+        return item, {parameter: msgspec.json.encode(list(ids)).decode()}
     return json_rows(connection, alias, {"id": sa.BigInteger()}, [{"id": id_} for id_ in ids])
 
 
