@@ -15,7 +15,7 @@ from postroad.settings import UnsubscribeScope
 from postroad.store.bounce import BounceEffectKind, MatchedTouch
 from postroad.store.campaign import OnReply
 from postroad.store.enrolments.changes import end_after_reply, exit_suppressed
-from postroad.store.ledger import TouchState, record_reply
+from postroad.store.ledger import TouchState, record_complaint, record_reply
 from postroad.store.same_words import blame_sender_for, words_key
 from postroad.store.suppression import SuppressionReason, suppress, upgrade_reason
 from postroad.store.touches.ending import end_sequence_of, suppress_touches_of
@@ -120,6 +120,7 @@ def _suppress(
     origin = f"{source.source} {source.digest[:16]}, touch {touch.id}"
     is_new = suppress(connection, [touch.address], reason, origin, source.at)
     if reason is SuppressionReason.COMPLAINT:
+        record_complaint(connection, touch.id, source.digest, source.at)
         upgrade_reason(connection, touch.address, reason, origin)
     effects: list[Effect] = [(BounceEffectKind.ADDRESS_SUPPRESSED, touch.id, reason.value)] if is_new else []
     ended = suppress_touches_of(connection, touch.recipient_id, source.at)

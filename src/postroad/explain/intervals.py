@@ -28,7 +28,7 @@ from postroad.settings.frequency import NORMAL
 from postroad.settings.types import RateSetting
 from postroad.store.cohort import Cohort, CohortPause, cohort_keys
 from postroad.store.dns_report import SenderHold
-from postroad.store.ledger import LIVE, WAITING, TouchState
+from postroad.store.ledger import COMPLAINT, LIVE, REPLY, UNSUBSCRIBE, WAITING, TouchState
 from postroad.store.operator_pause import OperatorPause, operator_pauses
 from postroad.store.shaping import ShapingChange
 from postroad.store.touch_history import (
@@ -43,7 +43,7 @@ from postroad.store.touch_history import (
 from postroad.store.touch_lookup import FoundTouch
 from postroad.warmup.identity import WarmingIdentity, identities
 
-NOT_ATTEMPTS = ("unsubscribe", "reply")
+NOT_ATTEMPTS = (UNSUBSCRIBE, REPLY, COMPLAINT)
 """Causes of events that say nothing about the delivery of their touch."""
 FOREVER_MS = 2**62
 

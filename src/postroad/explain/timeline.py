@@ -51,6 +51,7 @@ class TimelineKind(StrEnum):
     RESOLVED = "resolved"
     UNSUBSCRIBED = "unsubscribed"
     REPLIED = "replied"
+    COMPLAINED = "complained"
     RETURNED = "returned"  # a bounce message, a complaint, an automatic reply
     EFFECT = "effect"  # what a returned mail changed
     ENDED = "ended"  # without an event: suppressed, cancelled
@@ -94,6 +95,7 @@ EFFECTS: Final[Mapping[BounceEffectKind, str]] = {
 _SPECIAL: Final[Mapping[str, tuple[TimelineKind, str]]] = {
     "unsubscribe": (TimelineKind.UNSUBSCRIBED, "The recipient unsubscribed"),
     "reply": (TimelineKind.REPLIED, "The recipient replied"),
+    "complaint": (TimelineKind.COMPLAINED, "The recipient complained"),
     "resolved": (TimelineKind.RESOLVED, "A person settled it"),
 }
 """Events of the ledger that are no attempts, by their cause."""

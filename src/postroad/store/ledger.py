@@ -227,6 +227,13 @@ def due_touches(
     return list(connection.execute(sa.text(DUE).bindparams(*DUE_TYPES), values).scalars())
 
 
+UNSUBSCRIBE, REPLY, COMPLAINT = "unsubscribe", "reply", "complaint"
+"""Causes of delivery events that report what the recipient did. Their state is that of the touch at that time."""
+
+IS_DELIVERY = f"COALESCE(e.cause, '') NOT IN ('{UNSUBSCRIBE}', '{REPLY}', '{COMPLAINT}')"
+"""SQL condition on a delivery event ``e``: it reports what became of a message, not what its recipient did."""
+
+
 def record_unsubscribe(connection: sa.Connection, touch_id: int, source: str, now: datetime) -> bool:
     """Record that the recipient of a touch unsubscribed. Idempotent. Returns whether this was the first time."""
     statement = sa.text(
@@ -239,11 +246,20 @@ def record_unsubscribe(connection: sa.Connection, touch_id: int, source: str, no
 
 def record_reply(connection: sa.Connection, touch_id: int, digest: str, now: datetime) -> None:
     """Record that the recipient of a touch replied. Idempotent for the digest of the mail."""
+    _record_act(connection, touch_id, REPLY, f"{REPLY}:{digest}", now)
+
+
+def record_complaint(connection: sa.Connection, touch_id: int, digest: str, now: datetime) -> None:
+    """Record that the recipient of a touch complained. Idempotent for the digest of the report and the touch."""
+    _record_act(connection, touch_id, COMPLAINT, f"{COMPLAINT}:{digest}", now)
+
+
+def _record_act(connection: sa.Connection, touch_id: int, cause: str, uid: str, now: datetime) -> None:
     statement = sa.text(
         "INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause) "
-        "SELECT :uid, id, state, :now, 0, 'reply' FROM touch WHERE id = :id ON CONFLICT (uid) DO NOTHING"
+        "SELECT :uid, id, state, :now, 0, :cause FROM touch WHERE id = :id ON CONFLICT (uid) DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
-    connection.execute(statement, {"uid": f"reply:{digest}", "id": touch_id, "now": now})
+    connection.execute(statement, {"uid": uid, "id": touch_id, "now": now, "cause": cause})
 
 
 def delivery_events(connection: sa.Connection, touch_id: int) -> list[sa.Row[tuple[object, ...]]]:

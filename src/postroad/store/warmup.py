@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from postroad.store.bulk import json_rows
-from postroad.store.ledger import SENDER_OF_TOUCH
+from postroad.store.ledger import IS_DELIVERY, SENDER_OF_TOUCH
 from postroad.store.types import BIG_ID, UtcDateTime, sql_time, upsert_into
 
 _LOCK_KEY = 0x7761726D  # key of PostgreSQL's advisory lock: a number that no other user of this database takes
@@ -200,7 +200,8 @@ def sent_mail(
         f"JOIN campaign ON campaign.id = touch.campaign_id JOIN sender ON sender.id = {SENDER_OF_TOUCH} "
         "JOIN recipient ON recipient.id = touch.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
-        f"WHERE sender.address IN :senders {_SEEDS[seeds]} AND (e.state IN ('accepted', 'bounced', 'unknown') "
+        f"WHERE sender.address IN :senders {_SEEDS[seeds]} AND {IS_DELIVERY} "
+        "AND (e.state IN ('accepted', 'bounced', 'unknown') "
         "OR (e.state IN ('deferred', 'dead') AND e.reply_code IS NOT NULL AND COALESCE(e.blame, '') <> 'us')) "
         "GROUP BY span.day, recipient.domain, mail_domain.provider"
     ).bindparams(
@@ -230,7 +231,7 @@ def accepted_mail(connection: sa.Connection, spans: Sequence[Span]) -> list[Acce
         "JOIN campaign ON campaign.id = touch.campaign_id JOIN sender ON sender.id = campaign.sender_id "
         "JOIN recipient ON recipient.id = touch.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
-        "WHERE e.state = 'accepted' "
+        f"WHERE e.state = 'accepted' AND {IS_DELIVERY} "
         "GROUP BY span.day, sender.address, recipient.domain, mail_domain.provider"
     )
     return [AcceptedMail(date.fromisoformat(day), *row) for day, *row in connection.execute(statement, parameters)]
