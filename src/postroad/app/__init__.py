@@ -12,6 +12,8 @@ replay         send dead letters again
 unknown        resolve a touch of which it is unknown whether it was sent
 worker         what a worker of each queue runs
 recorder       what a recorder runs
+webhooks       feed, list, redeliver and replay events to endpoints
+events         export events as files
 =============  ==================================================================
 
 Callers wire nothing themselves: they open a context and call one of these.

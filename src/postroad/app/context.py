@@ -18,6 +18,7 @@ from postroad.mail.address_hash import AddressHashes
 from postroad.mail.token import TokenSigner
 from postroad.secret_file import read_or_make_secret, read_secret
 from postroad.settings import QueueSettings, Settings
+from postroad.settings.queues import RETENTION
 from postroad.state_folder import close_state_folder
 from postroad.store import migrate
 from postroad.store.engine import open_engine, sqlite_url
@@ -117,17 +118,18 @@ class AppContext:
 
     async def queue(self, name: str) -> Queue:
         """Return the queue of this name, opened once. Raises UnavailableError, or StateError for an unsafe server."""
-        from postroad.queue import Queue, QueueOptions, RetryPolicy
+        from postroad.queue import Queue, QueueOptions, Retention, RetryPolicy
 
         if name not in self._queues:
             url = await asyncio.to_thread(redis_url, self.settings)
             limits = self.settings.queue(name)
             retry = RetryPolicy(attempts=limits.attempts, delays_ms=limits.retry_delays_ms, jitter=limits.jitter)
+            retention = Retention(**RETENTION.get(name, {}))
             self._queues[name] = await self._stack.enter_async_context(
                 Queue.open(
                     url,
                     name,
-                    options=QueueOptions(retry=retry, sync_replicas=limits.sync_replicas),
+                    options=QueueOptions(retry=retry, retention=retention, sync_replicas=limits.sync_replicas),
                     clock=self._queue_clock,
                     metrics=self.metrics,
                 )

@@ -1,4 +1,4 @@
-"""What a recorder runs: it writes events of the queues into the ledger, and pauses cohorts that fail."""
+"""What a recorder runs: it writes events of the queues into the ledger, pauses failed cohorts, and feeds webhooks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from prometheus_client import Gauge
 
 from postroad.app.advance import PassAge
 from postroad.app.context import AppContext
+from postroad.app.webhooks import feeding
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.delivery.metrics import DeliveryMetrics
 from postroad.senders.cohort_breaker import CohortBreaker
@@ -29,7 +30,7 @@ async def run_recorder(
     *,
     background: Sequence[Callable[[], Coroutine[object, object, None]]] = (),
 ) -> int:
-    """Record what the queues of mail report, and check cohorts, until it is stopped.
+    """Record what the queues of mail report, check cohorts, and feed the endpoints of webhooks, until it is stopped.
 
     Args:
         context: The open parts. Where it has metrics, those of the recorder are added.
@@ -59,7 +60,8 @@ async def run_recorder(
             registry=context.metrics.registry,
         ).set_function(lambda: age.seconds)
     log.info("recorder %s records %s", name, " and ".join(MAIL_QUEUES))
-    endless = [asyncio.create_task(work()) for work in (cohort_breaker(context).run_forever, age.poll, *background)]
+    endless_work = (cohort_breaker(context).run_forever, age.poll, *await feeding(context), *background)
+    endless = [asyncio.create_task(work()) for work in endless_work]
     try:
         async with asyncio.TaskGroup() as group:
             for recorder in recorders:

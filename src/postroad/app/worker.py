@@ -1,4 +1,4 @@
-"""What a worker does, by the name of its queue: delivers mail, or applies bounces."""
+"""What a worker does, by the name of its queue: delivers mail, applies bounces, or sends events to endpoints."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from random import Random
 from typing import NamedTuple
 
 from postroad.app.context import AppContext
+from postroad.app.webhooks import endpoint_gates, open_webhook_handler
 from postroad.bounce.handler import AfterCommit, BounceHandler, run_maintenance
 from postroad.bounce.intake import BOUNCE_QUEUE, REPORTS_GATE, Intake
 from postroad.bounce.process import BounceRules
@@ -23,6 +24,7 @@ from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE, WARMUP_QUEUE
 from postroad.delivery.metrics import DeliveryMetrics
 from postroad.delivery.routes import RouteMetrics, open_routes, origins_of
 from postroad.delivery.sent_log import log_sent
+from postroad.events_out.job import WEBHOOK_QUEUE
 from postroad.gates.controller import GateController
 from postroad.gates.settings_limits import SettingsLimits, gates_of
 from postroad.mail.address import ascii_domain
@@ -175,6 +177,14 @@ async def _process_bounces(context: AppContext, queue: Queue, limits: QueueSetti
         await asyncio.gather(keeping, return_exceptions=True)
 
 
+@asynccontextmanager
+async def _send_webhooks(context: AppContext, queue: Queue, limits: QueueSettings) -> AsyncIterator[Work]:
+    gates = [*gates_of(context.settings, limits)[:1], *endpoint_gates(context)]
+    await GateController(context.engine, queue, [SettingsLimits(gates, starting=True)]).apply()
+    async with open_webhook_handler(context, queue, limits) as handler:
+        yield Work(handler, handler.prepare)
+
+
 def _domains(settings: Settings) -> tuple[str, ...]:
     """Return the domains that reports of receivers are kept for: of From, and of return paths."""
     names = {name for sender in settings.senders.values() for name in (sender.domain, sender.bounce_domain) if name}
@@ -183,5 +193,10 @@ def _domains(settings: Settings) -> tuple[str, ...]:
 
 Serve = Callable[[AppContext, Queue, QueueSettings], AbstractAsyncContextManager[Work]]
 
-WORK: Mapping[str, Serve] = {SEND_QUEUE: _deliver, WARMUP_QUEUE: _deliver, BOUNCE_QUEUE: _process_bounces}
+WORK: Mapping[str, Serve] = {
+    SEND_QUEUE: _deliver,
+    WARMUP_QUEUE: _deliver,
+    BOUNCE_QUEUE: _process_bounces,
+    WEBHOOK_QUEUE: _send_webhooks,
+}
 """Every queue that `postroad worker` serves."""

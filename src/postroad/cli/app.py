@@ -54,6 +54,8 @@ COMMANDS: Mapping[str, ListedCommand] = {
     "cohort": ListedCommand("cohort:app", "Show and resume paused parts of a campaign: one step, list and provider."),
     "warmup": ListedCommand("warmup:app", "Manage the daily limits of new senders at each mailbox provider."),
     "queue": ListedCommand("queue:app", "Inspect a queue: depth, jobs, gates and dead letters. Rebuild it."),
+    "webhook": ListedCommand("webhook:app", "Send events to your systems: endpoints, log, redelivery, replay."),
+    "events": ListedCommand("events:app", "Export what became of messages, as NDJSON or Parquet."),
     "dkim": ListedCommand("dkim:app", "Make DKIM keys, and show the DNS records to publish."),
     "dns": ListedCommand("dns:app", "Check what receivers see of a domain, and show what they report."),
     "db": ListedCommand("database:app", "Upgrade the database, and show its revision."),

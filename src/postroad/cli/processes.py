@@ -12,6 +12,7 @@ from postroad.cli.context import with_context
 from postroad.cli.output import JsonOption, print_json, print_table
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.queue import Process
+from postroad.settings.queues import WEBHOOK_QUEUE
 
 
 def processes(as_json: JsonOption = False) -> None:
@@ -22,7 +23,7 @@ def processes(as_json: JsonOption = False) -> None:
     """
 
     async def work(context: AppContext) -> list[Process]:
-        found = [await (await context.queue(name)).processes() for name in (*MAIL_QUEUES, BOUNCE_QUEUE)]
+        found = [await (await context.queue(name)).processes() for name in (*MAIL_QUEUES, BOUNCE_QUEUE, WEBHOOK_QUEUE)]
         return sorted((process for of in found for process in of), key=lambda process: (process.role, process.queue))
 
     found = with_context(work)

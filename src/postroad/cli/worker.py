@@ -71,8 +71,8 @@ def worker(
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
-    """Serve a queue until SIGTERM: deliver the messages of email:send or email:warmup, or process the mails of
-    bounce:process.
+    """Serve a queue until SIGTERM: deliver the messages of email:send or email:warmup, process the mails of
+    bounce:process, or send the events of webhook:out.
 
     SIGTERM: claims nothing more, finishes what is on the wire, gives back the rest and exits 0 within --drain. A second
     signal exits at once. Any number of workers may run, on any number of hosts; the rate is shared.
@@ -125,6 +125,7 @@ def recorder(
 
     Whenever something new speaks against a list, it judges its cohorts, and pauses the guilty: `postroad cohort list`.
     When a run of the deployment `campaign` is cancelled or suspended in Prefect, it pauses that campaign.
+    It gives the endpoints of [webhooks_out] their events, which `postroad worker webhook:out` sends.
 
     A recorder that restarts under its name continues with the events that it had read before.
     """

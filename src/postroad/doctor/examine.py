@@ -8,7 +8,7 @@ from functools import partial
 
 from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.delivery.job import SEND_QUEUE
-from postroad.doctor import campaigns, configuration, http, mail, prefect, processes, queues, senders
+from postroad.doctor import campaigns, configuration, http, mail, prefect, processes, queues, senders, webhooks
 from postroad.doctor.check import Check, Probe, failed, run_probes
 from postroad.doctor.context import DoctorContext
 from postroad.errors import PostroadError
@@ -59,6 +59,8 @@ def probes_of(context: DoctorContext) -> Iterator[Probe]:
         yield Probe(part="inbound", run=lambda: mail.check_inbound(settings))
     for name, source in settings.bounce.sources.items():
         yield Probe(part=f"source {name}", run=partial(mail.check_source, name, source))
+    if settings.webhooks_out:
+        yield _shared("webhooks", webhooks.check_webhooks, context)
     yield from _routes(settings)
     if not settings.public_url.endswith(".invalid"):
         yield Probe(part="public_url", run=lambda: http.check_web(settings))

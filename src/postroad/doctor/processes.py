@@ -14,6 +14,7 @@ from postroad.doctor.context import DoctorContext
 from postroad.printable import counted
 from postroad.queue import Health, Process, QueueStats
 from postroad.settings import Settings
+from postroad.settings.queues import WEBHOOK_QUEUE
 
 LAG_EVENTS = 10_000
 
@@ -37,6 +38,8 @@ def required_workers(settings: Settings) -> Iterator[RequiredProcess]:
         yield RequiredProcess(WARMUP_QUEUE, Role.WORKER, f"postroad worker {WARMUP_QUEUE}")
     if settings.inbound.enabled or settings.bounce.sources:
         yield RequiredProcess(BOUNCE_QUEUE, Role.WORKER, f"postroad worker {BOUNCE_QUEUE}")
+    if settings.webhooks_out:
+        yield RequiredProcess(WEBHOOK_QUEUE, Role.WORKER, f"postroad worker {WEBHOOK_QUEUE}")
 
 
 async def check_worker(required: RequiredProcess, context: DoctorContext) -> Sequence[Check]:

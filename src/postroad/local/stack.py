@@ -23,6 +23,7 @@ from postroad.local.prefect_access import HOST, LOOPBACK, forget_url
 from postroad.local.prefect_server import PrefectServer, choose_port
 from postroad.local.processes import Command, Supervisor
 from postroad.settings import CONFIG_VARIABLE, Settings
+from postroad.settings.queues import WEBHOOK_QUEUE
 from postroad.state_folder import close_state_folder
 
 SANDBOX_ROUTE = "sandbox"
@@ -221,6 +222,9 @@ async def _start_delivery(stack: LocalStack, report: Report) -> None:
         await supervisor.start(_postroad("warmup-worker", "worker", WARMUP_QUEUE))
     report("worker and recorder")
     await _start_bounces(settings, supervisor, report)
+    if settings.webhooks_out:
+        await supervisor.start(_postroad("webhook-worker", "worker", WEBHOOK_QUEUE))
+        report("webhook worker")
     web = settings.web
 
     async def serving() -> bool:

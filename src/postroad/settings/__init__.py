@@ -63,13 +63,8 @@ from postroad.settings.types import (
 )
 from postroad.settings.warmup import Preset, SeedPermission, SeedSettings, WarmupSettings, conflicting_plans
 from postroad.settings.web import UnsubscribeScope, WebSettings
-from postroad.settings.webhooks import (
-    MailgunWebhook,
-    PostmarkWebhook,
-    SendgridWebhook,
-    SesWebhook,
-    WebhookSettings,
-)
+from postroad.settings.webhooks import MailgunWebhook, PostmarkWebhook, SendgridWebhook, SesWebhook, WebhookSettings
+from postroad.settings.webhooks_out import EndpointName, WebhookEndpointSettings
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -195,6 +190,7 @@ class Settings(BaseSettings):
     preflight: PreflightSettings = PreflightSettings()
     retention: RetentionSettings = RetentionSettings()
     web: WebSettings = WebSettings()
+    webhooks_out: dict[EndpointName, WebhookEndpointSettings] = Field(default_factory=dict)
 
     _config_path: Path | None = None
 
@@ -253,6 +249,7 @@ class Settings(BaseSettings):
             "inbound": self.inbound.relative_to(base),
             "canary": self.canary.relative_to(base) if self.canary is not None else None,
             "senders": {name: sender.relative_to(base) for name, sender in self.senders.items()},
+            "webhooks_out": {name: endpoint.relative_to(base) for name, endpoint in self.webhooks_out.items()},
         }
         for name, value in resolved.items():
             object.__setattr__(self, name, value)  # The model is frozen.

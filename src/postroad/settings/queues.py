@@ -68,9 +68,22 @@ class QueueSettings(Section):
                 assert_never(other)
 
 
+WEBHOOK_QUEUE = "webhook:out"
+
+RETENTION = {WEBHOOK_QUEUE: {"remember_ms": 600_000, "events": 10_000}}
+"""Bounds of what a queue keeps of ended jobs, where they are not the default: the ledger knows each delivery."""
+
 DEFAULT_QUEUES = {
     "email:send": QueueSettings(concurrency=10, rate=RateSetting(count=100, per_ms=1000)),
     "email:warmup": QueueSettings(concurrency=5, rate=RateSetting(count=50, per_ms=1000)),
     "bounce:process": QueueSettings(concurrency=10),
+    # The schedule that Standard Webhooks proposes: three days and three hours in total.
+    WEBHOOK_QUEUE: QueueSettings(
+        concurrency=50,
+        attempts=10,
+        backoff=RetryBackoff.LIST,
+        delays_ms=(5_000, 300_000, 1_800_000, 7_200_000, 18_000_000, 36_000_000, 50_400_000, 72_000_000, 86_400_000),
+        jitter=0.1,
+    ),
 }
 """Default settings of every queue that Postroad uses. A section of postroad.toml replaces single fields."""

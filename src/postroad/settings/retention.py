@@ -35,3 +35,6 @@ class RetentionSettings(Section):
         le=_MAX_MS,
         description="events of recipients, which conditions use",
     )
+    webhook_log_ms: DurationMs = Field(
+        default=30 * _DAY_MS, ge=_DAY_MS, le=_MAX_MS, description="log of webhooks: deliveries and their attempts"
+    )
