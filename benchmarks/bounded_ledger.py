@@ -32,6 +32,10 @@ from postroad.delivery.job import SendJob, encode_job
 from postroad.delivery.recorder import Recorder
 from postroad.delivery.result import DeliveryResult, encode_result
 from postroad.errors import UnavailableError
+from postroad.event_types import DEFAULT_EVENTS
+from postroad.events_out.attempt_log import MAX_ROWS, AttemptLog, AttemptResult
+from postroad.events_out.feeder import WebhookFeeder
+from postroad.events_out.handler import WebhookHandler
 from postroad.operations import campaigns, dead_letters, rebuild
 from postroad.operations.unsubscribe import unsubscribe
 from postroad.queue import ClaimedJob, Event, EventKind, Queue
@@ -43,6 +47,8 @@ from postroad.store.ledger import TouchState, due_touches
 from postroad.store.retention import Before, delete_old, delete_old_mails
 from postroad.store.suppression import SuppressionReason, suppress_now
 from postroad.store.touch_page import touch_pages
+from postroad.store.webhook_log import LoggedAttempt, delete_old_log
+from postroad.store.webhook_out import WebhookDeliveryState, add_endpoint
 from postroad.warmup.day import close_day
 from postroad.warmup.identity import identities
 
@@ -101,6 +107,10 @@ ROWS_OF_THE_CALLER = {
     "postroad.warmup.overflow:_move_in_steps": "a thousand touches, which were chosen before",
     "postroad.warmup.reputation:import_file": "days of one file",
     "postroad.warmup.seeds:plan_seeds": "one seed list",
+    "postroad.app.webhooks:send_test.<locals>.keep": "one attempt",
+    "postroad.app.webhooks:redeliver.<locals>.insert": "events that a person names",
+    "postroad.app.webhooks:replay_events.<locals>.rewind": "one cursor",
+    "postroad.app.webhooks:set_enabled.<locals>.change": "one endpoint",
     "tasks.cohorts:_mark": "pauses that were announced",
     "tasks.maintain:_fold_counts": "connections that ended",
 }
@@ -330,6 +340,33 @@ def end_a_warmup_day(ledger: LargeLedger) -> None:
     with TemporaryDirectory() as folder:
         [identity, *_] = identities(_settings(Path(folder)))
     assert close_day(ledger.engine, identity, NOW)
+
+
+@_operation
+def feed_webhooks(ledger: LargeLedger) -> None:
+    queue: Any = _NoQueue()
+    wanted = dict.fromkeys(("late", "shop"), frozenset(DEFAULT_EVENTS))
+    feeder = WebhookFeeder(engine=ledger.engine, queue=queue, clock=SystemClock(), subscriptions=wanted, keep_ms=1)
+    with write(ledger.engine) as connection:
+        add_endpoint(connection, "shop", 0, NOW)
+    handler = WebhookHandler(engine=ledger.engine, queue=queue, clock=SystemClock(), endpoints={}, attempts=3)
+    for _ in range(2):
+        [(name, state, horizon)] = feeder._find_pending()
+        rows, deliveries = feeder._step(name, state, horizon)
+        assert rows == len(deliveries) == BATCH
+        attempts = [
+            AttemptResult(
+                each.id,
+                LoggedAttempt(name, each.message_id, "message.accepted", 1, NOW, 5, "delivered", 204, None),
+                WebhookDeliveryState.DELIVERED,
+                None,
+            )
+            for each in deliveries[:MAX_ROWS]
+        ]
+        AttemptLog(ledger.engine, SystemClock())._write(attempts)
+        assert len(handler._load({str(each.id): each.id for each in deliveries})) == BATCH
+        feeder._settle([each.id for each in deliveries[MAX_ROWS:]], WebhookDeliveryState.DEAD)
+    assert delete_old_log(ledger.engine, LATER, steps=1)
 
 
 @_operation

@@ -39,6 +39,8 @@ PLAUSIBLE |= {
     "addresses": "a@example.com",
     "address": "a@example.com",
     "subject": "a@example.com",
+    "events": "evt_1",
+    "since": "1d",
 }
 PLAUSIBLE |= {"ending": "dead", "as_": "dead", "to": "1h", "reason": "x", "reply": "550 x", "why": "x", "cap": "5"}
 PLAUSIBLE |= {"outcome": "dead", "out": "key.pem", "scope": "view"}

@@ -16,6 +16,7 @@ from postroad.queue import ClaimedJob, Dead, Job, JobClass, Lane, Uncertain, Ver
 
 BAD = "[/policy][/red]x:apple:[bad-rep]<b>\x1b]0;title\x07\x1b[2J\r\u202e\x9b31m\x7f"
 NOW = datetime.now(UTC)
+EVENT = "evt_0123"
 
 
 def bad(tag: str) -> str:
@@ -90,6 +91,10 @@ def _rows() -> Iterator[tuple[str, dict[str, Any]]]:
     day = {"identity": "ada@example.com", "provider": "google", "day": NOW.date()}
     yield "warmup_day", {**day, "move": "grow", "paused_until": None}
     yield "warmup_override", day
+    yield "webhook_endpoint", {"name": "shop", "cursor": 0}
+    delivery = {"endpoint": "shop", "event_id": 1, "message_id": EVENT, "state": "dead"}
+    yield "webhook_delivery", delivery
+    yield "webhook_attempt", {"endpoint": "shop", "message_id": EVENT}
     yield "mail_report", {"id": 6000, "kind": "dmarc"}
     yield "dmarc_report_row", {"mail_report_id": 6000}
     yield "mail_report", {"id": 6001, "kind": "tls"}

@@ -22,6 +22,10 @@ route = "relay"
 host = "127.0.0.1"
 port = 1
 tls = "none"
+[webhooks_out.shop]
+url = "https://127.0.0.1:1/hooks"
+allow_networks = ["127.0.0.0/8"]
+secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 [bounce.sources.box]
 kind = "maildir"
 path = "box"

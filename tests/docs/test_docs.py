@@ -45,6 +45,7 @@ from postroad.settings import (
     WebhookSettings,
     WebSettings,
 )
+from postroad.settings.webhooks_out import WebhookEndpointSettings
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -54,6 +55,7 @@ PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 def _settings() -> Iterator[str]:
     sections: dict[str, type[BaseModel]] = {
         "audiences": AudienceSettings,
+        "webhooks_out": WebhookEndpointSettings,
         "senders": SenderSettings,
         "routes": RouteSettings,
         "queues": QueueSettings,

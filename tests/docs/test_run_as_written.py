@@ -23,6 +23,7 @@ from postroad.embedded import stop_redis
 from postroad.queue import Job, JobClass, Lane
 from postroad.settings import Settings
 from postroad.store.engine import write
+from postroad.store.webhook_out import NewDelivery, add_deliveries, add_endpoint
 from tests.commands import run_command
 from tests.dns.nameserver import Nameserver
 from tests.docs.pages import PAGES, ROOT, Typed, typed_on
@@ -48,6 +49,7 @@ ENDS_WITH = {
     "postroad campaign close trial": {7},  # It needs Prefect to be launched: tests/cli closes one.
     "postroad campaign recall spring": {7},  # The same: tests/cli/test_campaign_recall.py.
     "postroad campaign proof spring-correction": {7},  # The campaign that it corrects reached no recipient here.
+    "postroad webhook send-test shop": {6},  # No receiver listens, and it says so.
     "postroad campaign launch broken": {5},  # Preflight refuses it before Prefect is asked.
 }
 """Exit codes of commands that find something; all others end with 0."""
@@ -56,6 +58,7 @@ SERVERS = {
     "postroad web": "web listens at",
     "postroad inbound": "inbound listens at",
     "postroad bounce watch": "watching",
+    "postroad worker webhook:out": "serves webhook:out",
     "postroad worker": "serves email:",
 }
 """Commands that stay, and what they log once they serve."""
@@ -63,7 +66,7 @@ SERVERS = {
 SHORTER = {"postroad rehearse": ["--recipients", "5"]}
 """Arguments that make a command shorter than its page has it."""
 
-PLACEHOLDERS = {"ID": "1"}
+PLACEHOLDERS = {"ID": "1", "EVENT": "evt_1", "CURSOR": "0"}
 
 
 class World:
@@ -98,6 +101,8 @@ class World:
                 pause = {"id": 7, "step_id": 2, "source": "fair", "provider": "google", "evidence": "hard_bounces"}
                 table = sa.Table("cohort_pause", sa.MetaData(), autoload_with=connection)
                 connection.execute(sa.insert(table).values(**pause, reason="a test", at=datetime.now(UTC)))
+                add_endpoint(connection, "shop", 0, datetime.now(UTC))
+                add_deliveries(connection, "shop", 0, [NewDelivery(1, "evt_1")], datetime.now(UTC))
             queue = await context.queue("email:send")
             await queue.enqueue(Lane(name="a", gates=(), job_class=JobClass.NORMAL), [Job(id="1", payload=b"")])
 

@@ -59,6 +59,10 @@ route = "relay"
 host = "127.0.0.1"
 port = 1
 tls = "none"
+[webhooks_out.shop]
+url = "http://127.0.0.1:1/postroad"
+allow_networks = ["127.0.0.0/8"]
+secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 [inbound]
 smtp = "127.0.0.1:0"
 [web]

@@ -170,7 +170,7 @@ async def test_maintenance_finds_nothing_missing_and_shows_the_queues(stack: Run
     async with stack.access.http(60) as http:
         found = (await http.post("artifacts/filter", json={})).raise_for_status().json()
     table = next(json.loads(artifact["data"]) for artifact in found if artifact["key"] == "queues")
-    assert [row["queue"] for row in table] == ["email:send", "email:warmup", "bounce:process"]
+    assert [row["queue"] for row in table] == ["email:send", "email:warmup", "bounce:process", "webhook:out"]
 
 
 @pytest.mark.browser
