@@ -1,5 +1,5 @@
 """`python -m benchmarks queue|growth|blocking|accuracy|delivery|message|submit|import|bounce|dns|startup|forecast|
-journeys|explain`.
+journeys|explain|events`.
 
 Exits with 1 at a missed bar.
 """
@@ -23,6 +23,7 @@ from benchmarks import (
     comparison,
     delivery,
     dns_health,
+    events_out,
     forecast,
     growth,
     journeys,
@@ -188,6 +189,17 @@ def start(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRead
     figures = startup.start_up(startup.QUICK if quick else startup.Effort())
     where = circumstances("no server", _command())
     _tell("startup", where, figures, startup.MEASURES, [], as_json=as_json, write_readme=write_readme)
+
+
+@app.command(name="events")
+def publish(as_json: AsJson = False, quick: Quick = False, write_readme: WriteReadme = False) -> None:
+    """Measure an export of a million events, and the rate of webhooks to a receiver on this machine."""
+    effort = events_out.QUICK if quick else events_out.Effort()
+
+    async def run(server: Server) -> tuple[list[Figure], list[str]]:
+        return await events_out.measure(server, effort), []
+
+    _report("events", run, events_out.measures(effort), as_json=as_json, write_readme=write_readme)
 
 
 @app.command(name="forecast")
