@@ -101,6 +101,7 @@ ROWS_OF_THE_CALLER = {
     "postroad.delivery.provider_lookup:Providers._store": "domains of one submission",
     "postroad.delivery.sts_policies:StsPolicies._save": "one domain",
     "postroad.rehearsal.environment:RehearsalEnvironment.store_providers": "a database of its own",
+    "postroad.rehearsal.trial:_Trial._happen": "a database of its own",
     "postroad.store.migrate:_upgrading": "no mail flows",
     "postroad.store.suppression:lift": "addresses that a person names",
     "postroad.warmup.day:set_cap": "one cap",
