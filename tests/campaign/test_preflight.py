@@ -184,7 +184,7 @@ def test_a_column_named_like_a_reserved_field_is_a_warning(project: CampaignProj
     assert (finding.level, finding.recipients) == (Level.WARN, 1)
     assert finding.what == (
         "campaign spring, step hello shows {{ postal_address }}, which is Postroad's value "
-        "and not the column of 1 recipients"
+        "and not the column of 1 recipient"
     )
 
 
