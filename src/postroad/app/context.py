@@ -48,6 +48,7 @@ class Role(StrEnum):
     INBOUND = "inbound"
     BOUNCE_WATCH = "bounce-watch"
     WEB = "web"
+    CONSOLE = "console"
 
 
 class AppContext:

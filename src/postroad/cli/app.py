@@ -33,6 +33,8 @@ COMMANDS: Mapping[str, ListedCommand] = {
     "recorder": ListedCommand("worker:recorder", "Write outcomes into the ledger until SIGTERM. One is enough."),
     "inbound": ListedCommand("inbound:inbound", "Receive bounces and complaints over SMTP and LMTP until SIGTERM."),
     "web": ListedCommand("web:web", "Serve one-click unsubscribe and the webhooks of mail services until SIGTERM."),
+    "console": ListedCommand("console:app", "Serve the web console until SIGTERM, and manage who signs in."),
+    "audit": ListedCommand("audit:app", "List who did what: the acts of users."),
     "sandbox": ListedCommand("sandbox:sandbox", "Run a mail provider on this machine that keeps what it receives."),
     "rehearse": ListedCommand("rehearse:rehearse", "Rehearse a campaign with an accelerated clock. No mail leaves."),
     "doctor": ListedCommand("doctor:doctor", "Check every part, and say how to fix what does not work."),

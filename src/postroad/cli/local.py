@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from postroad.app.context import open_context
+from postroad.app.context import AppContext, open_context
 from postroad.campaign.apply import apply_files
 from postroad.cli.options import MAX_NUMBER
 from postroad.cli.output import (
@@ -29,6 +31,7 @@ from postroad.cli.output import (
     working,
 )
 from postroad.cli.signals import stop_on_signals
+from postroad.console.links import console_url, make_sign_in_link
 from postroad.embedded import redis_running, stop_redis
 from postroad.errors import StateError, UsageError
 from postroad.local.campaign_form import offer_campaigns
@@ -36,18 +39,20 @@ from postroad.local.demo import DemoResult, run_demo
 from postroad.local.stack import LocalStack, stack_is_running, start_stack
 from postroad.local.warmups import start_warmups
 from postroad.printable import counted
-from postroad.settings import Settings
+from postroad.settings import AccessRole, Settings
+from postroad.store.audit import Actor
 
 
 def up() -> None:
     """Start everything on this machine and stay until Ctrl-C.
 
-    That is the queue server, the database, Prefect, the sandbox mail provider, a worker, a recorder and the page to
-    unsubscribe at. Campaigns that the setting `campaigns` names are applied. A sender that warms up gets its daily
-    schedule and its first run: Deployments › warmup in the UI, and the artifact `warmup-NAME`.
+    That is the queue server, the database, Prefect, the sandbox mail provider, a worker, a recorder, the page to
+    unsubscribe at and the console. Campaigns that the setting `campaigns` names are applied. A sender that warms up
+    gets its daily schedule and its first run: Deployments › warmup in the UI, and the artifact `warmup-NAME`.
 
     Then open the Prefect UI, pick the deployment `campaign`, choose the campaign in the form and press Run; or run
-    `postroad campaign launch NAME`. Prefect's UI asks for the password that is printed last.
+    `postroad campaign launch NAME`. Prefect's UI asks for the password that is printed. The console opens by the link
+    that is printed: it works once, and for 15 minutes; `postroad console link` prints another.
     """
     asyncio.run(_up())
 
@@ -75,9 +80,11 @@ async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
             async with stack.prefect.client() as prefect:
                 await offer_campaigns(context.engine, prefect)
                 await start_warmups(context.settings, prefect)
+            console = await asyncio.to_thread(_console_link, context)
         names = ", ".join(campaign.name for campaign in campaigns) or "none yet"
         print_text(
-            f"\nPrefect UI     {stack.prefect.url}\n"
+            f"\nconsole        {console}\n"
+            f"Prefect UI     {stack.prefect.url}\n"
             f"password       {_shown_password(stack)}\n"
             f"campaigns      {names}\n"
             f"captured mail  {stack.sandbox_dir}/Maildir\n"
@@ -102,6 +109,17 @@ def _shown_password(stack: LocalStack) -> str:
     if output_is_terminal():
         return stack.prefect.access().password or ""
     return f"in {stack.prefect.password_file}"
+
+
+def _console_link(context: AppContext) -> str:
+    """Return a link that signs an owner in once; if the output is not a terminal, the command that prints one."""
+    settings = context.settings.console
+    if not output_is_terminal():
+        return f"{console_url(settings)}, by `postroad console link --role own --name NAME`"
+    user = getpass.getuser()
+    actor = Actor(name=user, origin=socket.gethostname())
+    link = make_sign_in_link(context.engine, settings, user, AccessRole.OWN, actor=actor, now=context.clock.now())
+    return link.url
 
 
 class _Reporter:
@@ -198,6 +216,7 @@ def _print_result(result: DemoResult, stack: LocalStack, seconds: float) -> None
     print_text(
         f"captured mail  {stack.sandbox_dir}/Maildir "
         f"({counted(result.captured, 'message')}, {result.duplicates} twice)\n"
+        "console        `make up`, then the link that it prints: what became of each message\n"
         f"Prefect UI     `make up`, then {result.run_url}\n"
         f"password       {_shown_password(stack)}\n"
         "next           `postroad campaign status`, `postroad queue dead --by cause`",

@@ -39,7 +39,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from postroad.errors import PostroadError
+from postroad.errors import PostroadError, UsageError
 from postroad.printable import is_hidden, printable
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -210,6 +210,33 @@ def _words(cell: Cell) -> Styled:
 def confirm(question: str) -> None:
     """Ask on standard error, and raise `typer.Abort` unless the answer is yes."""
     typer.confirm(printable(question), abort=True, err=True)
+
+
+MAX_SECRET_CHARACTERS = 10_000
+
+
+def ask_secret(question: str, *, again: str) -> str:
+    """Ask for a new secret twice on the terminal, or read it as the first line of standard input elsewhere.
+
+    Args:
+        question: What to enter.
+        again: The second question.
+
+    Returns:
+        The secret.
+
+    Raises:
+        UsageError: There is no input, or the two entries differ.
+    """
+    if not sys.stdin.isatty():
+        secret = sys.stdin.readline(MAX_SECRET_CHARACTERS).rstrip("\r\n")
+        if not secret:
+            raise UsageError("standard input has no password", remedy="Pipe it in, or run the command on a terminal.")
+        return secret
+    secret = typer.prompt(question, hide_input=True, err=True)
+    if typer.prompt(again, hide_input=True, err=True) != secret:
+        raise UsageError("the two entries differ", remedy="Run the command again.")
+    return str(secret)
 
 
 class _Description(ProgressColumn):

@@ -47,9 +47,9 @@ class LocalStack:
     @property
     def ports(self) -> list[tuple[str, int]]:
         """The hosts and ports that were chosen for it."""
-        route, web = self.settings.routes.get(SANDBOX_ROUTE), self.settings.web
+        route, web, console = self.settings.routes.get(SANDBOX_ROUTE), self.settings.web, self.settings.console
         sandbox = [(route.host, route.port)] if route is not None and route.host is not None else []
-        return [(HOST, self.prefect.port), (web.host, web.port), *sandbox]
+        return [(HOST, self.prefect.port), (web.host, web.port), (console.host, console.port), *sandbox]
 
 
 @asynccontextmanager
@@ -163,7 +163,7 @@ def stack_is_running(state_dir: Path) -> bool:
 
 
 def _choose_ports(settings: Settings, checkout: Path) -> LocalStack:
-    """Choose the ports of Prefect, sandbox and web: the usual ports, or free ones if those are taken.
+    """Choose the ports of Prefect, sandbox, web and console: the usual ports, or free ones if those are taken.
 
     Child processes read them from the environment. Nothing is started. A `public_url` on this machine gets the chosen
     port of web. Any other `public_url` is left as it is: its operator forwards it to web.
@@ -180,6 +180,8 @@ def _choose_ports(settings: Settings, checkout: Path) -> LocalStack:
         os.environ[f"POSTROAD_ROUTES__{SANDBOX_ROUTE}__PORT"] = str(port)
     port = choose_port(settings.web.port, settings.web.host)
     os.environ["POSTROAD_WEB__PORT"] = str(port)
+    console = settings.console
+    os.environ["POSTROAD_CONSOLE__PORT"] = str(choose_port(console.port, console.host))
     reached_at = urlsplit(settings.public_url).hostname
     if reached_at in LOOPBACK:
         os.environ["POSTROAD_PUBLIC_URL"] = f"http://{reached_at}:{port}"
@@ -225,13 +227,18 @@ async def _start_delivery(stack: LocalStack, report: Report) -> None:
     if settings.webhooks_out:
         await supervisor.start(_postroad("webhook-worker", "worker", WEBHOOK_QUEUE))
         report("webhook worker")
-    web = settings.web
+    await _start_server("web", settings.web.host, settings.web.port, supervisor, report)
+    await _start_server("console", settings.console.host, settings.console.port, supervisor, report)
 
-    async def serving() -> bool:
-        return await asyncio.to_thread(_answers, web.host, web.port)
 
-    await supervisor.start(_postroad("web", "web"), ready=serving)
-    report("web")
+async def _start_server(name: str, host: str, port: int, supervisor: Supervisor, report: Report) -> None:
+    """Start `postroad web` or `postroad console`, and wait until it listens."""
+
+    async def listening() -> bool:
+        return await asyncio.to_thread(_answers, host, port)
+
+    await supervisor.start(_postroad(name, name), ready=listening)
+    report(name)
 
 
 async def _start_bounces(settings: Settings, supervisor: Supervisor, report: Report) -> None:

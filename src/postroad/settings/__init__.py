@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,12 +24,13 @@ from postroad.settings.bounce import BounceSettings, InboundSettings, SourceKind
 from postroad.settings.calendar import CalendarSettings
 from postroad.settings.canary import CanarySettings
 from postroad.settings.cohort import CohortBreakerSettings, EvidenceSettings
+from postroad.settings.console import AccessRole, ConsoleSettings, OidcSettings, ProxyHeaderSettings
 from postroad.settings.delivery import DeliverySettings
 from postroad.settings.dkim import DkimSettings
 from postroad.settings.dns import DnsHealthSettings, DnsSettings
 from postroad.settings.files import FilesSettings
 from postroad.settings.frequency import FrequencyCaps
-from postroad.settings.origin import line_of_key, settings_error, source_of
+from postroad.settings.origin import line_of_key, settings_error, source_of, variable_error
 from postroad.settings.preflight import PreflightSettings
 from postroad.settings.queues import DEFAULT_QUEUES, QueueSettings, RetryBackoff
 from postroad.settings.retention import RetentionSettings
@@ -71,11 +71,13 @@ __all__ = [
     "DEFAULT_QUEUES",
     "MAX_DURATION_MS",
     "REPLY_TOKEN",
+    "AccessRole",
     "AudienceSettings",
     "BounceSettings",
     "CalendarSettings",
     "CanarySettings",
     "CohortBreakerSettings",
+    "ConsoleSettings",
     "DeliverySettings",
     "DkimSelector",
     "DkimSettings",
@@ -91,9 +93,11 @@ __all__ = [
     "MailgunWebhook",
     "NetworkText",
     "OAuthSettings",
+    "OidcSettings",
     "PostmarkWebhook",
     "PreflightSettings",
     "Preset",
+    "ProxyHeaderSettings",
     "QueueSettings",
     "RateField",
     "RateSetting",
@@ -186,6 +190,7 @@ class Settings(BaseSettings):
     dns_health: DnsHealthSettings = DnsHealthSettings()
     calendar: CalendarSettings = CalendarSettings()
     canary: CanarySettings | None = Field(default=None, description="unset: no canary is sent")
+    console: ConsoleSettings = ConsoleSettings()
     files: FilesSettings = FilesSettings()
     preflight: PreflightSettings = PreflightSettings()
     retention: RetentionSettings = RetentionSettings()
@@ -237,7 +242,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise settings_error(error, cls, path, text) from None
         except SettingsError as error:
-            raise _variable_error(error) from None
+            raise variable_error(error) from None
 
     def _resolve_paths(self, base: Path) -> None:
         """Make relative paths absolute."""
@@ -334,14 +339,3 @@ def _read_toml(path: Path) -> tuple[str, dict[str, Any]]:
         raise ConfigError(f"not UTF-8: {error.reason} at byte {error.start}", where=str(path)) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not TOML: {error}", where=str(path)) from None
-
-
-def _variable_error(error: SettingsError) -> ConfigError:
-    """Return the error for a variable that must contain a list or a table as JSON, but does not."""
-    match = re.search(r'field "(\w+)"', str(error))
-    field = match[1] if match else "settings"
-    return ConfigError(
-        f"{field}: it is not JSON, as a list or a table must be in the environment",
-        where=f"POSTROAD_{field.upper()}",
-        remedy='Write ["one", "two"] or {"name": {"field": "value"}}.',
-    )

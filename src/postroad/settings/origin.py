@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
+from pydantic_settings import SettingsError
 
 from postroad.errors import ConfigError, did_you_mean, near_names
 from postroad.field_faults import FieldFault, combined_error, field_faults
@@ -147,3 +149,14 @@ def _without_value(message: str, fault: FieldFault) -> str:
     for shown in (repr(value), repr(value[:40])):
         message = message.replace(shown, "the value")
     return message.replace(value, "the value") if len(value) >= MIN_SECRET else message
+
+
+def variable_error(error: SettingsError) -> ConfigError:
+    """Return the error for a variable that must contain a list or a table as JSON, but does not."""
+    match = re.search(r'field "(\w+)"', str(error))
+    field = match[1] if match else "settings"
+    return ConfigError(
+        f"{field}: it is not JSON, as a list or a table must be in the environment",
+        where=f"POSTROAD_{field.upper()}",
+        remedy='Write ["one", "two"] or {"name": {"field": "value"}}.',
+    )

@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from postroad.errors import ConfigError, UnavailableError
 from postroad.field_types import field_text, lower_text, read_date_ms, read_number
 
 _WRITES = "postroad_writes"
+
+commit_hook: ContextVar[Callable[[sa.Connection], None] | None] = ContextVar("commit_hook", default=None)
+"""Called before a transaction of `write` commits. `postroad.store.audit` adds the record of an act to it."""
 
 _SQLITE_BUSY_S = 30.0
 """How long a process waits for another that has the file."""
@@ -123,6 +127,8 @@ def write(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Run the block in a transaction that writes. Raises UnavailableError if the database is unavailable."""
     with translate_db_errors(), write_connection(engine) as connection, connection.begin():
         yield connection
+        if (hook := commit_hook.get()) is not None:
+            hook(connection)
 
 
 @contextmanager

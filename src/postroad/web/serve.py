@@ -26,7 +26,9 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, host: str, port: int, limiter: WebConnectionLimiter) -> AsyncIterator[int]:
+async def serving(
+    app: ASGIApp, host: str, port: int, limiter: WebConnectionLimiter, *, section: str = "web"
+) -> AsyncIterator[int]:
     """Run the server while the block runs. Raises ConfigError.
 
     Args:
@@ -34,11 +36,12 @@ async def serving(app: ASGIApp, host: str, port: int, limiter: WebConnectionLimi
         host: Address to bind.
         port: Port to bind. 0: any free port.
         limiter: Limits the connections.
+        section: Section of the settings with host and port, for errors.
 
     Yields:
         The port.
     """
-    listener = _listen(host, port)
+    listener = _listen(host, port, section)
     config = uvicorn.Config(
         app,
         access_log=False,
@@ -66,7 +69,7 @@ async def serving(app: ASGIApp, host: str, port: int, limiter: WebConnectionLimi
         await asyncio.gather(watching, return_exceptions=True)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, section: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=1024)
@@ -78,5 +81,6 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"cannot listen there: {error.strerror}",
             where=f"{host}:{port}",
-            remedy="Is it running already? Name another with --host and --port, or with web.host and web.port.",
+            remedy="Is it running already? Name another with --host and --port, "
+            f"or with {section}.host and {section}.port.",
         ) from None

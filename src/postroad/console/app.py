@@ -1,0 +1,167 @@
+"""Creates the application of the console: the routes of all screens, its files, and errors as pages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import sqlalchemy as sa
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp
+
+from postroad.console.authorise import RoleRequiredError, SignInRequiredError, authorise
+from postroad.console.guard import HEALTH_PATH, Guard
+from postroad.console.parts import ConsoleParts
+from postroad.console.registry import SCREENS
+from postroad.console.screen import PUBLIC, Screen, ScreenRoute
+from postroad.console.visit import Visit
+from postroad.errors import PostroadError, StateError, UnavailableError, UsageError
+from postroad.store.engine import read
+
+log = logging.getLogger(__name__)
+
+DATABASE_WITHIN_S = 5.0
+HTMX_REQUEST = "hx-request"
+
+
+def create_app(parts: ConsoleParts, screens: Sequence[Screen] = SCREENS) -> ASGIApp:
+    """Return the application of `postroad console`, within its guard."""
+    return Guard(create_routes(parts, screens), parts.console)
+
+
+def create_routes(parts: ConsoleParts, screens: Sequence[Screen] = SCREENS) -> FastAPI:
+    """Return the routes of the console. Those of a screen are refused without its role."""
+    app = FastAPI(title="Postroad", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.parts = parts
+    for screen in screens:
+        for route in screen.routes:
+            _add(app, route, screen.name)
+    for route in (
+        ScreenRoute(path="/static/{digest}/{name}", method="GET", role=PUBLIC, endpoint=_static),
+        ScreenRoute(path=HEALTH_PATH, method="GET", role=PUBLIC, endpoint=_healthz),
+    ):
+        _add(app, route, "console")
+    for error, handler in _HANDLERS.items():
+        app.add_exception_handler(error, handler)
+    return app
+
+
+def _add(app: FastAPI, route: ScreenRoute, screen: str) -> None:
+    endpoint: Any = route.endpoint
+    endpoint.console_role = route.role  # `authorise` reads it.
+    methods = ["GET", "HEAD"] if route.method == "GET" else [route.method]
+    app.add_api_route(route.path, endpoint, methods=methods, name=f"{screen}:{endpoint.__name__}", response_model=None)
+
+
+async def _static(request: Request, digest: str, name: str) -> Response:
+    parts: ConsoleParts = request.app.state.parts
+    file = parts.templates.static.get(name)
+    if file is None or request.url.path != file.url:
+        raise HTTPException(404, "There is no such file.")
+    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+    return Response(file.body, headers=headers, media_type=file.media_type)
+
+
+async def _healthz(request: Request) -> Response:
+    """Return 200, or 503 while the database is unavailable."""
+    parts: ConsoleParts = request.app.state.parts
+    try:
+        async with asyncio.timeout(DATABASE_WITHIN_S):
+            await asyncio.to_thread(_query, parts.engine)
+    except (UnavailableError, TimeoutError):
+        return JSONResponse({"service": "postroad", "database": "away"}, 503, {"Retry-After": "60"})
+    return JSONResponse({"service": "postroad", "database": "ok"})
+
+
+def _query(engine: sa.Engine) -> None:
+    with read(engine) as connection:
+        connection.execute(sa.text("SELECT 1"))
+
+
+def _error_page(
+    request: Request, status: int, title: str, text: str, *, remedy: str = "", visit: Visit | None = None
+) -> HTMLResponse:
+    parts: ConsoleParts = request.app.state.parts
+    theme = request.cookies.get("theme", "")
+    html = parts.templates.render(
+        "error.html",
+        visit=visit,
+        notice="",
+        theme=theme if theme in ("light", "dark") else "",
+        status=status,
+        title=title,
+        text=text,
+        remedy=remedy,
+    )
+    return HTMLResponse(html, status)
+
+
+async def _sign_in_required(request: Request, error: SignInRequiredError) -> Response:
+    where = f"/sign-in?{urlencode({'next': error.target})}" if error.target != "/" else "/sign-in"
+    if request.headers.get(HTMX_REQUEST):
+        return Response(status_code=401, headers={"HX-Redirect": where})
+    if request.method in ("GET", "HEAD"):
+        return RedirectResponse(where, 303)
+    return _error_page(request, 401, "Sign in first", "The session has ended, and nothing was changed.")
+
+
+async def _role_required(request: Request, error: RoleRequiredError) -> Response:
+    identity = error.visit.user
+    return _error_page(
+        request,
+        403,
+        "Your role does not include this",
+        f"It needs the role {error.needed}, and {identity.user} has {identity.role}.",
+        remedy="Ask an owner of this installation for the role.",
+        visit=error.visit,
+    )
+
+
+async def _postroad_error(request: Request, error: PostroadError) -> Response:
+    status = 500
+    match error:
+        case UnavailableError():
+            status = 503
+        case StateError():
+            status = 409
+        case UsageError():
+            status = 422
+    where = f"{error.where}: " if error.where else ""
+    title = "A part of Postroad is unavailable" if status == 503 else "This is not possible"
+    return _error_page(request, status, title, where + error.message, remedy=error.remedy or "")
+
+
+async def _http_error(request: Request, error: StarletteHTTPException) -> Response:
+    title = "There is no such page" if error.status_code == 404 else "The request was rejected"
+    text = "" if error.status_code in (404, 405) else str(error.detail)
+    response = _error_page(request, error.status_code, title, text)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _not_valid(request: Request, error: RequestValidationError) -> Response:
+    fields = "; ".join(f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}" for fault in error.errors())
+    return _error_page(request, 422, "The address of this page is not valid", fields)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _error_page(request, 500, "This page failed", "The log of the console has the cause.")
+
+
+_HANDLERS: dict[Any, Any] = {
+    SignInRequiredError: _sign_in_required,
+    RoleRequiredError: _role_required,
+    PostroadError: _postroad_error,
+    StarletteHTTPException: _http_error,
+    RequestValidationError: _not_valid,
+    Exception: _unexpected,
+}
+
+__all__ = ["authorise", "create_app", "create_routes"]

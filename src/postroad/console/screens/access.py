@@ -1,0 +1,109 @@
+"""Who has access: users with passwords, and sessions, which an owner may end."""
+
+from __future__ import annotations
+
+from fastapi import Response
+
+from postroad.console.authorise import CurrentVisit
+from postroad.console.confirm import Confirmation, Extent
+from postroad.console.screen import NavSection, Screen
+from postroad.errors import StateError, UsageError
+from postroad.settings import AccessRole
+from postroad.store.audit import record_act
+from postroad.store.console_access import end_session, end_sessions_of, find_user, remove_user, sessions, users
+from postroad.store.engine import write
+
+screen = Screen(name="access", title="Access", path="/access", section=NavSection.RECORDS, role=AccessRole.OWN)
+
+ROWS = 50
+
+
+@screen.get("/access", role=AccessRole.OWN)
+async def access(visit: CurrentVisit, after: str | None = None) -> Response:
+    """List users and sessions."""
+    before = None if after is None else _session_id(after)
+    rows = await visit.read(sessions, visit.parts.now(), ROWS + 1, before=before)
+    shown = rows[:ROWS]
+    return visit.page(
+        "access.html",
+        users=await visit.read(users),
+        sessions=shown,
+        next=str(shown[-1].id) if len(rows) > ROWS else None,
+        first=after is None,
+        console=visit.parts.console,
+    )
+
+
+@screen.get("/access/sessions/{session_id}/end", role=AccessRole.OWN)
+async def ask_end(visit: CurrentVisit, session_id: str) -> Response:
+    """Ask before a session is ended."""
+    return visit.confirm(
+        Confirmation(
+            title="End this session?",
+            button="End the session",
+            action=f"/access/sessions/{_session_id(session_id)}/end",
+            back="/access",
+            extents=[Extent(count=1, label="session ends")],
+            effects=["Its user signs in again to continue. Nothing else changes."],
+        )
+    )
+
+
+@screen.post("/access/sessions/{session_id}/end", role=AccessRole.OWN)
+async def end(visit: CurrentVisit, session_id: str) -> Response:
+    """End a session."""
+
+    def ended() -> str | None:
+        with write(visit.parts.engine) as connection:
+            user = end_session(connection, _session_id(session_id))
+            if user is not None:
+                record_act(connection, visit.actor, "session.end", user, 1, at=visit.parts.now())
+            return user
+
+    user = await visit.run(ended)
+    if user is None:
+        raise StateError("this session has ended already", remedy="The list of sessions shows those that continue.")
+    return visit.redirect("/access", f"A session of {user} is ended.")
+
+
+@screen.get("/access/users/{name}/remove", role=AccessRole.OWN)
+async def ask_remove(visit: CurrentVisit, name: str) -> Response:
+    """Ask before a user is removed."""
+    user = await visit.read(find_user, name)
+    if user is None:
+        raise StateError(f"there is no user named {name[:200]!r}")
+    return visit.confirm(
+        Confirmation(
+            title=f"Remove the user {name}?",
+            button="Remove the user",
+            action=visit.url(),
+            back="/access",
+            extents=[Extent(count=1, label="user is removed")],
+            effects=["The user's sessions end. Records of the user in the audit log are kept."],
+            dangerous=True,
+        )
+    )
+
+
+@screen.post("/access/users/{name}/remove", role=AccessRole.OWN)
+async def remove(visit: CurrentVisit, name: str) -> Response:
+    """Remove a user and end the user's sessions."""
+
+    def removed() -> bool:
+        with write(visit.parts.engine) as connection:
+            ended = end_sessions_of(connection, name)
+            found = remove_user(connection, name)
+            if found:
+                note = f"{ended} sessions ended"
+                record_act(connection, visit.actor, "user.remove", name, 1, at=visit.parts.now(), note=note)
+            return found
+
+    if not await visit.run(removed):
+        raise StateError(f"there is no user named {name[:200]!r}")
+    return visit.redirect("/access", f"The user {name} is removed.")
+
+
+def _session_id(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+        raise UsageError("there is no session with this id", remedy="Open the list of sessions.")
+    return int(text)
