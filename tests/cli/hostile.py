@@ -95,6 +95,8 @@ def _rows() -> Iterator[tuple[str, dict[str, Any]]]:
     delivery = {"endpoint": "shop", "event_id": 1, "message_id": EVENT, "state": "dead"}
     yield "webhook_delivery", delivery
     yield "webhook_attempt", {"endpoint": "shop", "message_id": EVENT}
+    yield "console_user", {"role": "view"}
+    yield "audit_record", {"id": 8000, "count": 3}
     yield "mail_report", {"id": 6000, "kind": "dmarc"}
     yield "dmarc_report_row", {"mail_report_id": 6000}
     yield "mail_report", {"id": 6001, "kind": "tls"}

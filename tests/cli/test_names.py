@@ -115,11 +115,15 @@ TYPOS = {
     ("dkim record", "sender"): ["dkim", "record", "adda"],
     ("dns canary", "sender"): ["dns", "canary", "adda"],
     ("dns reports", "domain"): ["dns", "reports", "--domain", "example.co"],
+    ("console user remove", "name"): ["console", "user", "remove", "adda@example.com"],
 }
 """By command and parameter: a call that names what does not exist."""
 
 NEW = {
     ("worker", "name"): "a name for this process",
+    ("console link", "name"): "the name of the user is recorded only",
+    ("console user add", "name"): "it makes the user",
+    ("audit list", "action"): "an action that was not done has no record",
     ("recorder", "name"): "a name for this process",
     ("audience import", "name"): "it makes the audience",
     ("event record", "name"): "it makes the event",

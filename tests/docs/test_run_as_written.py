@@ -36,6 +36,7 @@ NOT_RUN = {
     "postroad campaign launch spring": "needs a Prefect server: tests/end_to_end/test_through_prefect.py",
     "postroad campaign launch hello": "needs a Prefect server: tests/end_to_end/test_through_prefect.py",
     "python -m deployments.bootstrap": "needs a Prefect server: tests/prefect/test_install.py",
+    "postroad console user add": "asks for a password: tests/cli/test_console.py adds a user",
     "postroad dns canary": "needs a mailbox at a receiver: tests/canary",
     "postroad dns canary news --json": "needs a mailbox at a receiver: tests/canary",
     "swaks": "talks to a host of yours, with a program of its own",
@@ -56,6 +57,7 @@ ENDS_WITH = {
 
 SERVERS = {
     "postroad web": "web listens at",
+    "postroad console --port": "the console listens at",
     "postroad inbound": "inbound listens at",
     "postroad bounce watch": "watching",
     "postroad worker webhook:out": "serves webhook:out",

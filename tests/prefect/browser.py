@@ -25,14 +25,19 @@ PATIENCE_MS = 60_000
 """A page that the slowest machine of CI has not drawn by then does not come."""
 
 
+def chromium_path() -> str:
+    """Return the path of the machine's Chromium. Skips the test without one."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
+        missing("chromium", "apt-get install chromium")
+    return found
+
+
 @asynccontextmanager
 async def open_page() -> AsyncIterator[Page]:
     """A page in a browser of its own. Nothing is downloaded for it."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        missing("chromium", "apt-get install chromium")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
+        browser = await playwright.chromium.launch(executable_path=chromium_path(), args=OPTIONS)
         page = await browser.new_page(viewport={"width": 1280, "height": 900})
         page.set_default_timeout(PATIENCE_MS)
         yield page

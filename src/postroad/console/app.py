@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import sqlalchemy as sa
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -56,7 +56,15 @@ def _add(app: FastAPI, route: ScreenRoute, screen: str) -> None:
     endpoint: Any = route.endpoint
     endpoint.console_role = route.role  # `authorise` reads it.
     methods = ["GET", "HEAD"] if route.method == "GET" else [route.method]
-    app.add_api_route(route.path, endpoint, methods=methods, name=f"{screen}:{endpoint.__name__}", response_model=None)
+    app.add_api_route(
+        route.path,
+        endpoint,
+        methods=methods,
+        name=f"{screen}:{endpoint.__name__}",
+        response_model=None,
+        # Also where the endpoint takes no visit.
+        dependencies=[] if route.role is PUBLIC else [Depends(authorise)],
+    )
 
 
 async def _static(request: Request, digest: str, name: str) -> Response:
@@ -163,5 +171,3 @@ _HANDLERS: dict[Any, Any] = {
     RequestValidationError: _not_valid,
     Exception: _unexpected,
 }
-
-__all__ = ["authorise", "create_app", "create_routes"]

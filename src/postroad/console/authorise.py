@@ -101,7 +101,12 @@ async def identify(request: Request, parts: ConsoleParts, peer: str) -> Identity
 
 def session_cookie(request: Request, parts: ConsoleParts) -> str:
     """Return the name of the session's cookie. With the prefix `__Host-`, browsers accept it by HTTPS only."""
-    return "__Host-postroad" if is_secure(request, parts.console) else "postroad"
+    return session_cookie_name(secure=is_secure(request, parts.console))
+
+
+def session_cookie_name(*, secure: bool) -> str:
+    """Return the name of the session's cookie, by whether the browser uses HTTPS."""
+    return "__Host-postroad" if secure else "postroad"
 
 
 def _target(request: Request) -> str:

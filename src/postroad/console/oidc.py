@@ -7,9 +7,10 @@ it, so the server stores nothing, and a response is accepted only by the browser
 from __future__ import annotations
 
 import hmac
-from base64 import urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64encode
 from hashlib import sha256
 from typing import Any, Final
+from urllib.parse import quote_plus
 
 import msgspec
 from authlib.common.errors import AuthlibBaseError
@@ -111,7 +112,7 @@ class OidcClient:
         reply = await self._ask(
             metadata.token_endpoint,
             method="POST",
-            auth=(self._settings.client_id, self._settings.client_secret.get_secret_value()),
+            headers={"Authorization": self._basic()},
             data={
                 "grant_type": "authorization_code",
                 "code": code,
@@ -128,6 +129,12 @@ class OidcClient:
         if not isinstance(name, str) or not name or (self._settings.claim == "email" and not _is_verified(claims)):
             raise OidcRefusedError(f"the provider names no verified {self._settings.claim} of the user")
         return name
+
+    def _basic(self) -> str:
+        """Return the client's credentials. RFC 6749 §2.3.1: both are encoded as in a form first."""
+        secret = self._settings.client_secret.get_secret_value()
+        pair = f"{quote_plus(self._settings.client_id)}:{quote_plus(secret)}"
+        return f"Basic {b64encode(pair.encode()).decode()}"
 
     def _claims(
         self, tokens: _TokenResponse, keys: dict[str, Any], metadata: ProviderMetadata, nonce: str

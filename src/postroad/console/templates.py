@@ -123,11 +123,8 @@ def _template_source(name: str) -> tuple[str, str, None] | None:
 
 def navigation(screens: Sequence[Screen]) -> list[tuple[NavSection, list[Screen]]]:
     """Return the screens of each section of the navigation."""
-    return [
-        (section, members)
-        for section in NavSection
-        if (members := [screen for screen in screens if screen.section is section])
-    ]
+    members = {section: [screen for screen in screens if screen.section is section] for section in NavSection}
+    return [(section, found) for section, found in members.items() if found]
 
 
 def visible(text: object, keep: str = "") -> str:

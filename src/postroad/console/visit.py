@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -201,7 +201,7 @@ class Visit:
         return {"path": "/", "secure": secure, "httponly": True, "samesite": "strict"}
 
 
-async def _within(seconds: float, waiting: Any) -> Any:
+async def _within(seconds: float, waiting: Awaitable[T]) -> T:
     try:
         async with asyncio.timeout(seconds):
             return await waiting

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from fastapi import Response
 
@@ -100,7 +101,7 @@ async def check(visit: CurrentVisit) -> Response:
     return visit.redirect("/#findings", "The checks are running. This takes up to a minute.")
 
 
-async def _values(visit: Visit) -> dict[str, object]:
+async def _values(visit: Visit) -> dict[str, Any]:
     queues, advanced_at = await asyncio.gather(queues_view(visit), visit.read(last_heartbeat, ADVANCE))
     findings = visit.parts.findings
     return {

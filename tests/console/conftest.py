@@ -1,0 +1,35 @@
+"""The console, served by uvicorn, with a ledger and a queue."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.queue.redis.client import connect
+from tests.conftest import RedisServer, a_server
+from tests.console.kit import Console, open_console
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[RedisServer]:
+    with a_server("valkey") as server:
+        yield server
+
+
+@pytest.fixture
+async def redis_url(valkey: RedisServer) -> AsyncIterator[str]:
+    """URL of a queue's server, which is empty again afterwards."""
+    yield valkey.url
+    client = connect(valkey.url)
+    await client.flushall()
+    await client.aclose()
+
+
+@pytest.fixture
+async def console(engine: sa.Engine, redis_url: str, tmp_path: Path) -> AsyncIterator[Console]:
+    """The console: the test runs once on each kind of database, unless it names one by `database_url`."""
+    async with open_console(engine, redis_url, tmp_path / "state") as console:
+        yield console

@@ -1,0 +1,113 @@
+"""The console on a real store, a real queue and a real socket, and clients that are signed in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from postroad.app.context import open_context
+from postroad.clock import Clock
+from postroad.console.app import create_app
+from postroad.console.authorise import session_cookie_name
+from postroad.console.findings import FindingsWatch
+from postroad.console.parts import ConsoleParts
+from postroad.console.serve import connection_limiter, open_parts
+from postroad.doctor import Check
+from postroad.queue import Health
+from postroad.settings import AccessRole, ConsoleSettings, Settings
+from postroad.store.audit import AuditRecord, audit_records
+from postroad.store.console_access import SignIn, begin_session
+from postroad.store.engine import read, write
+from postroad.web.serve import serving
+
+CHECKS = [
+    Check(part="database", health=Health.OK, seen="revision current"),
+    Check(part="recorder", health=Health.WARN, seen="12,000 events are not recorded yet", remedy="Is it fast enough?"),
+    Check(part="worker email:send", health=Health.FAIL, seen="no worker <b>lives</b>", remedy="Start one:\n  x"),
+]
+
+
+def set_session(http: httpx.AsyncClient, token: str) -> None:
+    """Give a client the cookie of a session, in place of the one that it has."""
+    http.cookies.set(session_cookie_name(secure=False), token, domain="127.0.0.1", path="/")
+
+
+@dataclass(kw_only=True)
+class Console:
+    """A running console."""
+
+    parts: ConsoleParts
+    engine: sa.Engine
+    url: str
+    _stack: AsyncExitStack = field(repr=False)
+
+    def session(self, role: AccessRole, user: str = "") -> str:
+        """Begin a session. Returns its token."""
+        now = self.parts.now()
+        sign_in = SignIn(
+            user=user or f"{role}@example.com",
+            role=role,
+            method="link",
+            origin="127.0.0.1",
+            expires_at=now + timedelta(hours=1),
+        )
+        with write(self.engine) as connection:
+            return begin_session(connection, sign_in, now)
+
+    async def client(
+        self, role: AccessRole | None = None, *, user: str = "", headers: Mapping[str, str] | None = None
+    ) -> httpx.AsyncClient:
+        """Return a client with a session of this role, or without one. It sends the console's origin with each POST."""
+        http = await self._stack.enter_async_context(
+            httpx.AsyncClient(base_url=self.url, headers={"Origin": self.url, **(headers or {})}, timeout=30)
+        )
+        if role is not None:
+            set_session(http, await asyncio.to_thread(self.session, role, user))
+        return http
+
+    def audit(self, limit: int = 100) -> Sequence[AuditRecord]:
+        """Return the records of the audit log, the newest first."""
+        with read(self.engine) as connection:
+            return audit_records(connection, limit)
+
+
+@asynccontextmanager
+async def open_console(
+    engine: sa.Engine,
+    redis_url: str,
+    state_dir: Path,
+    console: ConsoleSettings | None = None,
+    *,
+    clock: Clock | None = None,
+    checks: Sequence[Check] = CHECKS,
+) -> AsyncIterator[Console]:
+    """Serve the console. ``checks``: findings to show. ``clock``: time source of the pages."""
+    settings = Settings(
+        state_dir=state_dir,
+        redis_url=SecretStr(redis_url),
+        database_url=SecretStr(engine.url.render_as_string(hide_password=False)),
+        time_zone="Europe/Berlin",
+        console=console or ConsoleSettings(port=0),
+    )
+
+    async def run() -> Sequence[Check]:
+        return checks
+
+    async with AsyncExitStack() as stack:
+        context = await stack.enter_async_context(open_context(settings, engine=engine))
+        if clock is not None:
+            context.clock = clock
+        parts = await stack.enter_async_context(open_parts(context, FindingsWatch(context.clock, run)))
+        await parts.findings.refresh()
+        limiter = connection_limiter(settings.console)
+        port = await stack.enter_async_context(serving(create_app(parts), "127.0.0.1", 0, limiter, section="console"))
+        clients = await stack.enter_async_context(AsyncExitStack())
+        yield Console(parts=parts, engine=engine, url=f"http://127.0.0.1:{port}", _stack=clients)
