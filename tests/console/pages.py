@@ -23,6 +23,9 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'{{7*7}}\x1b[2
 EXAMPLES = {"session_id": "1", "name": "ada@example.com"}
 """A value of each path parameter, of rows that `fill` makes."""
 
+NOT_PAGES = {"/sign-in/oidc", "/sign-in/oidc/callback", "/now/live"}
+"""Redirects, and parts of pages that a script fetches."""
+
 PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 
@@ -55,8 +58,7 @@ def closed_routes() -> list[RegisteredRoute]:
 
 def shown_pages() -> list[RegisteredRoute]:
     """Return the pages that a browser opens."""
-    not_pages = {"/sign-in/oidc", "/sign-in/oidc/callback"}
-    return [route for route in routes() if route.route.method == "GET" and route.route.path not in not_pages]
+    return [route for route in routes() if route.route.method == "GET" and route.route.path not in NOT_PAGES]
 
 
 def fill(engine: sa.Engine) -> None:
