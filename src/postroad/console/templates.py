@@ -9,6 +9,7 @@ from hashlib import sha256
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -77,6 +78,7 @@ class Templates:
             duration=format_duration,
             size=format_bytes,
             visible=visible,
+            path=lambda text: quote(str(text), safe=""),
         )
         self._environment.globals.update(
             time_tag=self.time_tag,
