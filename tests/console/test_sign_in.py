@@ -19,6 +19,7 @@ from postroad.console.authorise import session_cookie_name
 from postroad.console.links import make_sign_in_link
 from postroad.console.passwords import MIN_CHARACTERS, Passwords
 from postroad.console.serve import require_sign_in
+from postroad.console.visit import local_path
 from postroad.errors import ConfigError, UsageError
 from postroad.settings import AccessRole, ConsoleSettings, OidcSettings, ProxyHeaderSettings, RateSetting
 from postroad.store.audit import Actor
@@ -281,3 +282,10 @@ def test_other_machines_are_served_only_with_a_way_to_sign_in(
 async def test_a_user_with_a_password_is_a_way_to_sign_in(console: Console) -> None:
     await asyncio.to_thread(add_user, console)
     require_sign_in(console.engine, ConsoleSettings(url=URL), EVERY_ADDRESS)
+
+
+@pytest.mark.parametrize(
+    "text", ["//evil.example", "/\\evil.example", "https://evil.example", "javascript:alert(1)", "evil", "", "/\r\nx"]
+)
+def test_a_target_after_the_sign_in_is_on_the_console(text: str) -> None:
+    assert local_path(text) == "/"
