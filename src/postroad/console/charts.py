@@ -108,7 +108,7 @@ def nice_maximum(value: float) -> float:
     """Return a round number that is at least the value, and that divides into four whole steps from 4 on."""
     if value <= TICKS:
         return TICKS
-    magnitude = 10 ** floor(log10(value))
+    magnitude: float = 10.0 ** floor(log10(value))
     for factor in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10):
         candidate = factor * magnitude
         if candidate >= value and candidate % TICKS == 0:

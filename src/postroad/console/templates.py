@@ -138,7 +138,11 @@ def format_number(value: float | None) -> str:
     """Return a number with separators of thousands. An em dash for None."""
     if value is None:
         return "—"
-    return f"{value:,.1f}" if isinstance(value, float) and not value.is_integer() else f"{int(value):,}"
+    return f"{value:,}" if isinstance(value, int) else _rounded(float(value))
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value.is_integer() else f"{value:,.1f}"
 
 
 def format_share(part: float, whole: float) -> str:
