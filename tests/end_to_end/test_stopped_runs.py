@@ -135,7 +135,13 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
     state_dir = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
         # start_stack writes what it chose into the environment of this process.
-        for name in ("PREFECT_API_URL", "POSTROAD_ROUTES__sandbox__PORT", "POSTROAD_WEB__PORT", "POSTROAD_PUBLIC_URL"):
+        for name in (
+            "PREFECT_API_URL",
+            "POSTROAD_ROUTES__sandbox__PORT",
+            "POSTROAD_WEB__PORT",
+            "POSTROAD_CONSOLE__PORT",
+            "POSTROAD_PUBLIC_URL",
+        ):
             patch.setenv(name, "")
             patch.delenv(name)
         patch.setenv(CONFIG_VARIABLE, str(ROOT / "postroad.toml"))

@@ -23,7 +23,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     # start_stack writes what it chose into the environment of this process.
-    for name in ("PREFECT_API_URL", "POSTROAD_ROUTES__sandbox__PORT", "POSTROAD_WEB__PORT", "POSTROAD_PUBLIC_URL"):
+    for name in (
+        "PREFECT_API_URL",
+        "POSTROAD_ROUTES__sandbox__PORT",
+        "POSTROAD_WEB__PORT",
+        "POSTROAD_CONSOLE__PORT",
+        "POSTROAD_PUBLIC_URL",
+    ):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv(CONFIG_VARIABLE, str(ROOT / "postroad.toml"))

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import Annotated, Any, NamedTuple, TextIO
@@ -229,7 +229,9 @@ def ask_secret(question: str, *, again: str) -> str:
         UsageError: There is no input, or the two entries differ.
     """
     if not sys.stdin.isatty():
-        secret = sys.stdin.readline(MAX_SECRET_CHARACTERS).rstrip("\r\n")
+        secret = ""
+        with suppress(OSError, ValueError):  # It may be closed, or not be UTF-8 text.
+            secret = sys.stdin.readline(MAX_SECRET_CHARACTERS).rstrip("\r\n")
         if not secret:
             raise UsageError("standard input has no password", remedy="Pipe it in, or run the command on a terminal.")
         return secret

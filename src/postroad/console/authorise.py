@@ -13,7 +13,7 @@ from fastapi import Depends, Request
 from postroad.console.guard import is_secure
 from postroad.console.parts import ConsoleParts
 from postroad.console.screen import role_attribute
-from postroad.console.visit import Identity, Visit
+from postroad.console.visit import ConsoleIdentity, Visit
 from postroad.settings import AccessRole
 from postroad.store.console_access import SEEN_EVERY, ConsoleSession, find_session, mark_seen
 from postroad.store.engine import read, write
@@ -81,7 +81,7 @@ async def authorise(request: Request) -> Visit:
     return visit
 
 
-async def identify(request: Request, parts: ConsoleParts, peer: str) -> Identity | None:
+async def identify(request: Request, parts: ConsoleParts, peer: str) -> ConsoleIdentity | None:
     """Return the user of a request: from the header of a trusted proxy, else from the session."""
     proxy = parts.console.proxy
     if proxy is not None and is_in(peer, networks(proxy.addresses)):
@@ -89,14 +89,14 @@ async def identify(request: Request, parts: ConsoleParts, peer: str) -> Identity
         # Two headers: one of them may be the client's own.
         role = parts.console.role_of(names[0]) if len(names) == 1 and names[0] else None
         if role is not None:
-            return Identity(user=names[0], role=role, method="proxy")
+            return ConsoleIdentity(user=names[0], role=role, method="proxy")
     token = request.cookies.get(session_cookie(request, parts))
     if not token:
         return None
     session = await asyncio.to_thread(_Session(parts).find, token)
     if session is None:
         return None
-    return Identity(user=session.user, role=session.role, method=session.method, session_id=session.id)
+    return ConsoleIdentity(user=session.user, role=session.role, method=session.method, session_id=session.id)
 
 
 def session_cookie(request: Request, parts: ConsoleParts) -> str:

@@ -37,7 +37,7 @@ MAX_NOTICE_CHARACTERS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity:
+class ConsoleIdentity:
     """The user of a request.
 
     Attributes:
@@ -67,10 +67,10 @@ class Visit:
     request: Request
     parts: ConsoleParts
     client: str
-    identity: Identity | None
+    identity: ConsoleIdentity | None
 
     @property
-    def user(self) -> Identity:
+    def user(self) -> ConsoleIdentity:
         """The user of a route that needs a role."""
         if self.identity is None:
             raise LookupError("a public route has no user")

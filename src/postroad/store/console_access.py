@@ -160,7 +160,7 @@ def begin_session(connection: sa.Connection, sign_in: SignIn, now: datetime) -> 
 
 
 def find_session(connection: sa.Connection, token: str, now: datetime, idle: timedelta) -> ConsoleSession | None:
-    """Return the session of a token. None: there is none, it has expired, or it was idle too long."""
+    """Return the session of a token. None: it does not exist, has expired, or was idle too long."""
     statement = sa.select(_SESSIONS).where(
         _SESSIONS.c.token_hash == token_hash(token), _SESSIONS.c.expires_at > now, _SESSIONS.c.seen_at > now - idle
     )
