@@ -25,6 +25,7 @@ from postroad.campaign.definition import read_campaign
 from postroad.campaign.event_file import import_events
 from postroad.campaign.plan import advance, launch
 from postroad.campaign.status import finish_if_done, summary
+from postroad.campaign.variant_report import variant_report
 from postroad.clock import SystemClock
 from postroad.delivery import submit
 from postroad.delivery.admit import Admission
@@ -239,6 +240,39 @@ def move_everyone_through_a_journey(ledger: LargeLedger) -> None:
         connection.execute(sa.text(settle), {"id": campaign_id})
     assert advance(engine, "journey", NOW) == 0
     assert advance(engine, "journey", NOW + timedelta(days=3)) == ledger.size - ledger.size // 4
+    with write(engine) as connection:
+        set_state(connection, campaign_id, CampaignState.CANCELLED)
+    cancel_waiting(engine, campaign_id, NOW)
+
+
+VARIANTS = """
+name: variants
+sender: news
+audience: {name: everyone}
+steps:
+  - email: one
+    subject: One
+    text: text.txt
+    variants: [{name: a, subject: A, share: 50}, {name: b, share: 50}]
+    winner: {by: replied, decide: {after: 2d, at_most: 20%}}
+"""
+
+
+@_operation
+def decide_variants_for_everyone(ledger: LargeLedger) -> None:
+    engine = ledger.engine
+    with TemporaryDirectory() as folder:
+        settings = _settings(Path(folder))
+        (Path(folder) / "campaign.yaml").write_text(VARIANTS, encoding="utf-8")
+        (Path(folder) / "text.txt").write_text("{{ unsubscribe_url }} {{ postal_address }}", encoding="utf-8")
+        campaign_id = apply(engine, settings, read_campaign(Path(folder) / "campaign.yaml", settings), NOW).id
+    assert campaign_id is not None
+    assert launch(engine, "variants", NOW).audience == ledger.size
+    assert summary(engine, "variants").counts[TouchState.AWAITING] == ledger.size - ledger.size // 5
+    advance(engine, "variants", NOW)
+    advance(engine, "variants", NOW + timedelta(days=2))
+    assert summary(engine, "variants").counts[TouchState.AWAITING] == 0
+    variant_report(engine, "variants")
     with write(engine) as connection:
         set_state(connection, campaign_id, CampaignState.CANCELLED)
     cancel_waiting(engine, campaign_id, NOW)

@@ -21,6 +21,7 @@ from postroad.store.engine import write
 from postroad.store.enrolment import fold_enrolment_counts
 from postroad.store.retention import Before, Deleted, delete_old, delete_old_mails, delete_old_recipient_events
 from postroad.store.touch_count import fold_counts
+from postroad.store.variant import fold_variant_counts
 from tasks.policy import retried
 from tasks.report import publish_table, renew_table
 
@@ -88,6 +89,7 @@ def _fold_counts(engine: sa.Engine) -> None:
     with write(engine) as connection:
         fold_counts(connection)
         fold_enrolment_counts(connection)
+        fold_variant_counts(connection)
 
 
 @retried("delete what is old")

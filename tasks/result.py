@@ -62,6 +62,8 @@ def _outlook(state: CampaignSummary, rest: int) -> str:
         return "Every message has an outcome."
     planned = state.counts[TouchState.PLANNED]
     later = f", **{planned:,}** of them planned for later" if planned else ""
+    awaiting = state.counts[TouchState.AWAITING]
+    later += f", **{awaiting:,}** waiting for the decision on their variants" if awaiting else ""
     if state.state is CampaignState.PAUSED:
         return f"The campaign is paused. **{rest:,}** messages are not settled{later}."
     return (

@@ -89,6 +89,7 @@ CALLS: dict[str, Call] = {
     "queue stats": Call(OF_HOSTILE),
     "explain": Call((str(TOUCH),), EXPLAINED),
     "campaign delays": Call((SPRING,), ("campaign.name",)),
+    "campaign variants": Call((SPRING,), ("campaign.name",)),
     "queue dead": Call((), ("cause", "error")),
     "queue gate list": Call((), ("gate",)),
     "queue uncertain list": Call(OF_HOSTILE, ("lane", "worker")),

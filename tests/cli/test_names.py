@@ -25,6 +25,9 @@ TYPOS = {
     ("campaign preview", "name"): ["campaign", "preview", "sprong"],
     ("campaign preview", "step"): ["campaign", "preview", "spring", "--step", "helo"],
     ("campaign preview", "recipient"): ["campaign", "preview", "spring", "--recipient", "rob@example.org"],
+    ("campaign preview", "variant"): ["campaign", "preview", "spring", "--variant", "plian"],
+    ("campaign proof", "variant"): ["campaign", "proof", "spring", "--to", "me@example.org", "--variant", "plian"],
+    ("campaign variants", "name"): ["campaign", "variants", "sprong"],
     ("campaign proof", "name"): ["campaign", "proof", "sprong", "--to", "me@example.org"],
     ("campaign proof", "step"): ["campaign", "proof", "spring", "--to", "me@example.org", "--step", "helo"],
     ("campaign proof", "as_address"): [

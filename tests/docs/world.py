@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 _STEP = "steps:\n  - {email: hello, subject: Hello, text: hello.txt}\n"
+_VARIANTS = _STEP.replace(
+    "}\n", ", variants: [{name: question, subject: Shall we?, share: 50}, {name: plain, share: 50}]}\n"
+)
 _DAY = (datetime.now(UTC) - timedelta(days=1)).date()
 _DMARC = """<?xml version="1.0"?>
 <feedback><report_metadata><org_name>example.net</org_name><email>a@example.net</email><report_id>1</report_id>
@@ -20,7 +23,7 @@ FILES = {
     "people.csv": "address,first_name\nbob@example.org,Bob\n",
     "readers.csv": "address,first_name\nann@example.org,Ann\n",
     "old-list.csv": "address\nold@example.org\n",
-    "spring/campaign.yaml": f"name: spring\nsender: news\naudience: {{name: newsletter}}\n{_STEP}",
+    "spring/campaign.yaml": f"name: spring\nsender: news\naudience: {{name: newsletter}}\n{_VARIANTS}",
     "spring/hello.txt": "Hello {{ first_name }}\n\n{{ unsubscribe_url }}\n{{ postal_address }}\n",
     "trial.yaml": f"name: trial\nsender: news\naudience: {{name: trials}}\nentry: joined\n{_STEP}",
     "spring-correction.yaml": f"name: spring-correction\nsender: news\ncorrects: spring\n{_STEP}",

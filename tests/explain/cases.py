@@ -17,6 +17,7 @@ from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from postroad.store.shaping import ShapingChange, add_change
 from postroad.store.suppression import SuppressionReason, suppress
+from postroad.store.variant import VariantTest, save_variant_test
 from postroad.warmup.day import set_cap
 from postroad.warmup.identity import of_sender
 from tests.explain.scene import ADA, DAY, GOOGLE, HOUR, MORNING, NEWS, Scene, ms
@@ -252,6 +253,15 @@ async def _planned(scene: Scene) -> None:
     scene.state(TouchState.PLANNED)
 
 
+async def _waits_for_its_variant(scene: Scene) -> None:
+    scene.state(TouchState.AWAITING)
+    with write(scene.context.engine) as connection:
+        test = VariantTest(
+            step_id=scene.step, campaign_id=scene.campaign_id, begun_at=MORNING, decide_at=MORNING + 2 * DAY
+        )
+        save_variant_test(connection, test)
+
+
 async def _planned_of_paused(scene: Scene) -> None:
     scene.state(TouchState.PLANNED)
     await campaigns.pause(scene.context.engine, scene.queue, "spring", by="a test", now=NOW)
@@ -263,6 +273,13 @@ async def _lost(scene: Scene) -> None:
 
 CASES = {
     "ready": Case(_ready, None, MORNING, ("No gate holds its lane",)),
+    "waits for its variant": Case(
+        _waits_for_its_variant,
+        "variants",
+        MORNING + 2 * DAY,
+        ("decision on the variants of step step-1, which is made at 2026-05-06 06:00:00 UTC at the latest",),
+        TouchState.AWAITING,
+    ),
     "gate paused": Case(_paused_gate, "gate campaign:spring", None, ("until it is resumed",)),
     "gate paused until": Case(_timed_gate, "gate route:relay", MORNING + HOUR, ("until 2026-05-04 07:00:00 UTC",)),
     "campaign paused": Case(_paused_campaign, "group spring", None, ("campaign spring is paused",)),

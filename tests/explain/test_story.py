@@ -43,6 +43,7 @@ pytestmark = pytest.mark.parametrize("own_redis", ["valkey"], indirect=True)
 C = DelayCause
 HELD = {
     "ready": [],
+    "waits for its variant": [C.DECISION],
     "gate paused": [C.GATE_PAUSED],
     "gate paused until": [C.GATE_PAUSED],
     "campaign paused": [C.CAMPAIGN_PAUSED],

@@ -22,7 +22,13 @@ from postroad.store.touches.ending import (
     suppress_touches,
     suppress_touches_of,
 )
-from postroad.store.touches.planning import extend_touches, mark_followed_up, mark_left
+from postroad.store.touches.planning import (
+    GivenVariant,
+    extend_touches,
+    give_variants,
+    mark_followed_up,
+    mark_left,
+)
 from postroad.store.touches.results import TouchResult, apply_results, record_returned, resolve_unknown
 from postroad.store.touches.sending import (
     Claim,
@@ -98,6 +104,7 @@ def resolved(state: TouchState) -> Callable[[Case], object]:
 
 E, S = TouchEvent, TouchState
 WRITES: list[tuple[TouchEvent, Target, Callable[[Case], object]]] = [
+    (E.DECIDED, S.PLANNED, lambda case: give_variants(case.connection, [GivenVariant(case.id, "a", LATER)])),
     (E.ENQUEUED, S.QUEUED, lambda case: mark_queued(case.connection, [case.id])),
     (
         E.ADMITTED,
@@ -249,7 +256,7 @@ def test_the_table_has_no_transition_without_a_write_and_no_write_without_a_tran
 
 
 def test_every_state_has_a_way_in_and_every_live_state_a_way_out() -> None:
-    reached = {row.target for row in TRANSITIONS} | {TouchState.PLANNED}
+    reached = {row.target for row in TRANSITIONS} | {TouchState.PLANNED, TouchState.AWAITING}
     assert reached >= set(TouchState)
     left = {state for row in TRANSITIONS for state in row.sources if row.target not in (None, state)}
     assert left >= {state for state in TouchState if not state.ended}

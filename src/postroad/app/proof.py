@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from postroad.app.context import AppContext
 from postroad.campaign.message import StepKey, StepMessage, step_message
-from postroad.campaign.preview import email_steps, find_member
+from postroad.campaign.preview import ChosenMember, email_steps, find_member, require_variant
 from postroad.delivery.unqueued import SendAttempt, open_unqueued
 from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address import normalise_address
@@ -23,9 +23,10 @@ from postroad.mail.dkim_keys import load_signers
 from postroad.mail.header import raw_field
 from postroad.mail.message import CompiledMessage, Message
 from postroad.mail.token import PROOFS
-from postroad.store.campaign import Campaign, find_campaign
+from postroad.store.campaign import Campaign, Step, find_campaign
 from postroad.store.engine import read
 from postroad.store.suppression import suppressions_of
+from postroad.store.variant_split import variant_names
 
 SUBJECT_PREFIX = "[proof] "
 HEADER = "X-Postroad-Proof"
@@ -42,19 +43,22 @@ class ProofRequest:
         to: Addresses that get the proofs. Without one, a proof has the address of the recipient in its To field.
         address: The member of the audience that they are rendered for. None: the first one.
         step: Name of the step. None: all email steps.
+        variant: Name of a variant. None: every variant of each step.
     """
 
     campaign: str
     to: tuple[str, ...]
     address: str | None = None
     step: str | None = None
+    variant: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
-    """A signed proof, and its way: ``sender`` is the From address."""
+    """A signed proof, and its way: ``sender`` is the From address. ``variant`` None: the step has no variants."""
 
     step: str
+    variant: str | None
     recipient: str
     to: str
     sender: str
@@ -63,7 +67,7 @@ class Proof:
 
 
 def make_proofs(context: AppContext, request: ProofRequest, environ: Mapping[str, str]) -> list[Proof]:
-    """Render and sign proofs: of each step, one for each address.
+    """Render and sign proofs: of each step and variant, one for each address.
 
     Args:
         context: The open parts.
@@ -74,7 +78,7 @@ def make_proofs(context: AppContext, request: ProofRequest, environ: Mapping[str
         The proofs, in the order of the steps.
 
     Raises:
-        StateError: The campaign, the step or the recipient does not exist, or an address is suppressed.
+        StateError: The campaign, the step, the variant or the recipient does not exist, or an address is suppressed.
         UsageError: An address is not valid, or there would be too many proofs.
         DataError: The recipient does not have a merge field of a step.
         ConfigError: A template or a key cannot be used.
@@ -83,40 +87,70 @@ def make_proofs(context: AppContext, request: ProofRequest, environ: Mapping[str
     dkim, settings = load_signers(context.settings, environ), context.settings
     with read(context.engine) as connection:
         campaign = find_campaign(connection, request.campaign)
-        steps = email_steps(connection, campaign, request.step)
-        if len(steps) * len(addresses) > MAX_PROOFS:
-            what = f"{len(steps)} steps to {len(addresses)} addresses are more than {MAX_PROOFS} messages"
+        chosen = _choose(email_steps(connection, campaign, request.step), request)
+        if len(chosen) * len(addresses) > MAX_PROOFS:
+            what = f"{len(chosen)} contents to {len(addresses)} addresses are more than {MAX_PROOFS} messages"
             raise UsageError(what, remedy="Name one step with --step, or fewer addresses.")
-        recipient, attributes = find_member(connection, campaign, request.address)
+        member = find_member(connection, campaign, request.address)
         for address in addresses:
             _require_not_suppressed(connection, context, campaign, address)
-        compiled = {
-            step.name: step_message(
-                connection, StepKey(step.id), context.signer, settings.public_url, dkim, settings.services
+        compiled = [
+            (
+                step.name,
+                variant,
+                step_message(
+                    connection,
+                    StepKey(step.id, variant=variant),
+                    context.signer,
+                    settings.public_url,
+                    dkim,
+                    settings.services,
+                ),
             )
-            for step in steps
+            for step, variant in chosen
             if step.id is not None
-        }
+        ]
     return [
-        _make_proof(context, name, step, recipient, to, attributes)
-        for name, step in compiled.items()
-        for to in addresses or (recipient,)
+        _make_proof(context, name, variant, message, member, to)
+        for name, variant, message in compiled
+        for to in addresses or (member.address,)
     ]
 
 
+def _choose(steps: Sequence[Step], request: ProofRequest) -> list[tuple[Step, str | None]]:
+    """Return the steps with each of their variants, or with the one that is named. Raise StateError without it."""
+    if request.variant is None:
+        return [(step, variant) for step in steps for variant in variant_names(step.settings) or (None,)]
+    having = [step for step in steps if request.variant in variant_names(step.settings)]
+    if not having:
+        require_variant(steps[0], request.variant)
+    return [(step, request.variant) for step in having]
+
+
 def _make_proof(
-    context: AppContext, name: str, step: StepMessage, recipient: str, to: str, attributes: Mapping[str, object]
+    context: AppContext, name: str, variant: str | None, step: StepMessage, member: ChosenMember, to: str
 ) -> Proof:
-    compiled = _marked(step.message, step.campaign, name)
-    fields = {field: str(attributes[field]) for field in compiled.fields if field in attributes}
+    compiled = _marked(step.message, step.campaign, name, variant)
+    fields = {field: str(member.attributes[field]) for field in compiled.fields if field in member.attributes}
     # A new number for each, because a mailbox shows two messages with one Message-ID only once.
     number = PROOFS.start + secrets.randbelow(len(PROOFS))
-    message = compiled.merge(number, recipient, fields, context.clock.now(), to=to).signed()
-    return Proof(step=name, recipient=recipient, to=to, sender=step.sender, route=step.route, message=message)
+    message = compiled.merge(number, member.address, fields, context.clock.now(), to=to).signed()
+    return Proof(
+        step=name,
+        variant=variant,
+        recipient=member.address,
+        to=to,
+        sender=step.sender,
+        route=step.route,
+        message=message,
+    )
 
 
-def _marked(message: CompiledMessage, campaign: str, step: str) -> CompiledMessage:
-    mark = raw_field(HEADER, [f"campaign={campaign};", f"step={step}"])
+def _marked(message: CompiledMessage, campaign: str, step: str, variant: str | None) -> CompiledMessage:
+    values = [f"campaign={campaign};", f"step={step}"]
+    if variant is not None:
+        values = [*values[:-1], f"{values[-1]};", f"variant={variant}"]
+    mark = raw_field(HEADER, values)
     return replace(message, subject_prefix=SUBJECT_PREFIX, marks=(mark,))
 
 

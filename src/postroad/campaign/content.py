@@ -12,7 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from postroad.campaign.finding import Level, PreflightCode, PreflightFinding, name_lines, step_finding
+from postroad.campaign.finding import (
+    Level,
+    PreflightCode,
+    PreflightFinding,
+    name_lines,
+    step_and_variant,
+    step_finding,
+)
 from postroad.campaign.links import StepLink, link_findings, links_of_text
 from postroad.campaign.subject import subject_findings
 from postroad.campaign.trial import StepTrial
@@ -158,6 +165,7 @@ def _merge_findings(trial: StepTrial) -> Iterator[PreflightFinding]:
         if 2 * recipients > trial.rendered:
             shown = name in trial.shown_fields
             share = f"{recipients:,} of {counted(trial.rendered, 'recipient')} ({recipients / trial.rendered:.0%})"
+            step, variant = step_and_variant(trial.name)
             yield PreflightFinding(
                 code=PreflightCode.MERGE_EMPTY.word,
                 level=PreflightCode.MERGE_EMPTY.level if shown else Level.INFO,
@@ -165,8 +173,9 @@ def _merge_findings(trial: StepTrial) -> Iterator[PreflightFinding]:
                 remedy="Check the name of the column, or write the sentence without the field."
                 if shown
                 else "No action is required if the template handles both cases.",
-                step=trial.name.rpartition("step ")[2],
+                step=step,
                 recipients=recipients,
+                variant=variant,
             )
 
 

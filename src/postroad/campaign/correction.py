@@ -25,6 +25,7 @@ from postroad.store.recipient import AudienceImport
 from postroad.store.touch_count import counts_by_step
 from postroad.store.touch_page import touch_pages
 from postroad.store.types import UtcDateTime
+from postroad.store.variant_split import variant_names
 
 _SOURCE = "correction of campaign "
 """Beginning of the path of the import that stands for the touches."""
@@ -35,6 +36,7 @@ class CorrectsDefinition(Strict):
 
     campaign: str = Field(pattern=NAME_PATTERN)
     step: str | None = Field(default=None, description="only recipients of this email step; unset: of any")
+    variant: str | None = Field(default=None, description="only recipients of this variant of the step; unset: of any")
     unknown: bool = Field(default=False, description="also recipients of whom it is unknown whether they got it")
 
 
@@ -72,10 +74,13 @@ def prepare_correction(
         ConfigError: The audience of this name has other recipients.
     """
     campaign, step_id = _require_ended(engine, corrects, where)
+    _require_variant(engine, campaign, corrects, where)
     audience_id, import_id = _open(engine, name, corrects, now, where)
     wanted = (TouchState.ACCEPTED, TouchState.UNKNOWN) if corrects.unknown else (TouchState.ACCEPTED,)
     for page in touch_pages(engine, campaign.id or 0, step_id=step_id):
-        reached = [touch.recipient_id for touch in page if touch.state in wanted]
+        reached = [
+            touch.recipient_id for touch in page if touch.state in wanted and corrects.variant in (None, touch.variant)
+        ]
         if reached:
             with write(engine) as connection:
                 _add(connection, audience_id, import_id, reached, now)
@@ -94,7 +99,8 @@ def correction_row(connection: sa.Connection, corrects: CorrectsDefinition | Non
 
 
 def _row(campaign: Campaign, step_id: int | None, corrects: CorrectsDefinition) -> dict[str, Any]:
-    return {"campaign": campaign.id, "step": step_id, "unknown": corrects.unknown}
+    row = {"campaign": campaign.id, "step": step_id, "unknown": corrects.unknown}
+    return row if corrects.variant is None else {**row, "variant": corrects.variant}
 
 
 def _require_ended(engine: sa.Engine, corrects: CorrectsDefinition, where: str) -> tuple[Campaign, int | None]:
@@ -119,10 +125,27 @@ def _require_ended(engine: sa.Engine, corrects: CorrectsDefinition, where: str) 
     return campaign, step_id
 
 
+def _require_variant(engine: sa.Engine, campaign: Campaign, corrects: CorrectsDefinition, where: str) -> None:
+    """Raise ConfigError if a variant is named that the step does not have, or without its step."""
+    if corrects.variant is None:
+        return
+    if corrects.step is None:
+        raise ConfigError(
+            "a variant is named without its step", where=f"{where}, corrects.variant", remedy="Add corrects.step."
+        )
+    with read(engine) as connection:
+        steps = {step.name: step for step in steps_of(connection, campaign.id or 0)}
+    known = variant_names(steps[corrects.step].settings)
+    if corrects.variant not in known:
+        error = unknown_name(f"variant of step {corrects.step}", corrects.variant, list(known))
+        raise ConfigError(error.message, where=f"{where}, corrects.variant", remedy=error.remedy)
+
+
 def _open(engine: sa.Engine, name: str, corrects: CorrectsDefinition, now: datetime, where: str) -> tuple[int, int]:
     """Return the audience of a correction and its import. Members of an earlier apply are removed if they differ."""
     unknown = ", also unknown" if corrects.unknown else ""
-    path = f"{_SOURCE}{corrects.campaign}, {corrects.step or 'every step'}{unknown}"
+    variant = f", variant {corrects.variant}" if corrects.variant else ""
+    path = f"{_SOURCE}{corrects.campaign}, {corrects.step or 'every step'}{variant}{unknown}"
     imports = sa.text("SELECT id, path FROM audience_import WHERE audience_id = :id ORDER BY id")
     with write(engine) as connection:
         audience_id = open_audience(connection, name, now)

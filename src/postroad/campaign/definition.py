@@ -140,8 +140,11 @@ class CampaignDefinition(Strict):
             if self.transactional:
                 raise ValueError("transactional is only for a campaign with entry: api, whose messages are requested")
             return self
-        if len(self.steps) != 1 or not isinstance(self.steps[0], EmailStep) or self.steps[0].at is not None:
+        [step, *others] = self.steps
+        if others or not isinstance(step, EmailStep) or step.at is not None:
             raise ValueError("entry: api is for one email step without at: each request is one message, sent at once")
+        if step.variants:
+            raise ValueError("entry: api is for a step without variants: the request has the content of its message")
         if self.exit is not None or self.goal is not None:
             raise ValueError("exit and goal are for recipients who are enrolled. With entry: api none is")
         if self.audience is not None and self.audience.where is not None:
@@ -248,7 +251,13 @@ def read_campaign(path: Path, settings: Settings | None = None, *, folders: tupl
         _require_allowed(path.parent / audience_file, rules, where=f"{path}, line {line}")
     emails = frozenset(step.email for _, step in walk_steps(definition.steps) if isinstance(step, EmailStep))
     fields = AnyField(settings.field_types(definition.audience_name) if settings is not None else {})
-    source = StepSource(path=path, node=node, rules=rules, conditions=ConditionReader(fields, emails))
+    source = StepSource(
+        path=path,
+        node=node,
+        rules=rules,
+        conditions=ConditionReader(fields, emails),
+        has_goal=definition.goal is not None,
+    )
     return CampaignFile(
         path=path,
         definition=definition,

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from postroad.campaign.holidays import place_of
 from postroad.campaign.sequence import EmailPlan
 from postroad.store.campaign import Campaign
-from postroad.store.planning import AcceptedTouch, Member
+from postroad.store.planning import AcceptedTouch, AwaitingTouch, Member
 
 
 class DueTimes:
@@ -19,7 +19,9 @@ class DueTimes:
         self._default_zone = campaign.time_zone
         self._known: dict[tuple[datetime, datetime | None, str | None, str], datetime] = {}
 
-    def after(self, since: datetime, recipient: Member | AcceptedTouch, planned: datetime | None = None) -> datetime:
+    def after(
+        self, since: datetime, recipient: Member | AcceptedTouch | AwaitingTouch, planned: datetime | None = None
+    ) -> datetime:
         """Return when the email is due after a time. ``planned``: when the email before was due."""
         zone, window = recipient.time_zone, self._email.window
         region = (

@@ -67,6 +67,7 @@ class PreflightCode(Enum):
     LINK_UNCHECKED = "link.unchecked", Level.INFO, "The check has no result, so the link may be dead."
     TEXT_DIFFERS = "text.differs", Level.WARN, "Filters compare the parts, and some recipients see the text only."
     TEXT_EMPTY = "text.empty", Level.WARN, "Filters distrust a message of images only, and some recipients see nothing."
+    VARIANTS_SMALL = "variants.small", Level.WARN, "No variant can win, and the others wait for nothing."
     SUBJECT_EMPTY = "subject.empty", Level.WARN, "Filters distrust a message without a subject."
     SUBJECT_LONG = "subject.long", Level.WARN, "Mail programs show the beginning only."
     SUBJECT_REPLY = "subject.reply", Level.WARN, "It claims a conversation that there was not."
@@ -93,6 +94,7 @@ class PreflightFinding:
         what: The problem, with the place.
         remedy: What to do.
         step: The step, unset if the campaign as a whole is affected.
+        variant: The variant of the step, unset if it has none.
         place: Part of the step and lines of its template, as far as they are known.
         recipients: Number of affected recipients, unset if all of them are affected.
         examples: Some of their addresses.
@@ -106,6 +108,7 @@ class PreflightFinding:
     place: str | None = None
     recipients: int | None = None
     examples: tuple[str, ...] = ()
+    variant: str | None = None
 
 
 def campaign_finding(
@@ -139,11 +142,19 @@ def step_finding(
         The finding.
     """
     place = ", ".join(filter(None, (part, lines))) or None
+    step, variant = step_and_variant(where)
     return PreflightFinding(
         code=code.word,
         level=code.level,
         what=f"{where}{f', {place}' if place else ''}: {what}",
         remedy=remedy,
-        step=where.rpartition("step ")[2] or None,
+        step=step,
         place=place,
+        variant=variant,
     )
+
+
+def step_and_variant(where: str) -> tuple[str | None, str | None]:
+    """Return the step and the variant that the name of a message contains: ``campaign spring, step hello``."""
+    step, _, variant = where.rpartition("step ")[2].partition(", variant ")
+    return step or None, variant or None

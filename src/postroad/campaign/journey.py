@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, time, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol, assert_never
 from zoneinfo import ZoneInfo
 
 from postroad.campaign.calendar import Window
 from postroad.campaign.holidays import HolidayCalendar, place_of
-from postroad.campaign.sequence import EmailPlan, wait_over
+from postroad.campaign.sequence import EmailPlan, email_plan, wait_over
 from postroad.segment.sql import ConditionScope
 from postroad.segment.tree import RecipientCondition, RecipientDate, date_from_json, from_json
 from postroad.store.campaign import Campaign, Step, StepKind
@@ -141,6 +141,11 @@ class Journey:
     @property
     def emails(self) -> list[EmailNode]:
         return [node for node in self.nodes.values() if isinstance(node, EmailNode)]
+
+    @property
+    def has_variants(self) -> bool:
+        """Whether an email has variants."""
+        return any(email.plan.variants is not None for email in self.emails)
 
     def scope(self, now: datetime) -> ConditionScope:
         """Return what the functions of conditions refer to at a time."""
@@ -327,9 +332,7 @@ def _nodes(steps: Sequence[Step], window: Window | None) -> dict[int, StepNode]:
         email = follower if isinstance(follower, EmailNode) else None
         match step.kind:
             case StepKind.EMAIL:
-                at = time.fromisoformat(settings["at"]) if settings.get("at") else None
-                plan = EmailPlan(step_id=step.id, name=step.name, wait=timedelta(), at=at, window=window)
-                nodes[step.id] = EmailNode(step_id=step.id, plan=plan, next_id=next_id)
+                nodes[step.id] = EmailNode(step_id=step.id, plan=email_plan(step, window), next_id=next_id)
             case StepKind.WAIT:
                 wait = timedelta(milliseconds=settings["wait_ms"])
                 if isinstance(follower, WaitNode):  # Consecutive waits are added.

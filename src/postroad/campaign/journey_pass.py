@@ -37,9 +37,13 @@ from postroad.store.enrolments.pending import (
 )
 from postroad.store.planning import Member, members_after
 from postroad.store.touches.planning import NewTouch, PlannedStep, mark_followed_up, mark_left, plan_touches
+from postroad.store.variant import record_goals_of_enrolments, variant_tests
 
 GOAL_PAGES = 10
 """Pages of enrolments that a pass looks at for the goal."""
+
+TEST_PAGES = 40
+"""Pages of enrolments that a pass looks at for the goal while the goal is to decide a winner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,10 +170,10 @@ def advance_enrolments(context: PassContext) -> int:
 
 
 def notice_goals(context: PassContext) -> int:
-    """Record who reached the goal, among the active enrolments of the next pages.
+    """Record who reached the goal, among the enrolments of the next pages.
 
-    The goal is also looked at before every step. This finds it during a wait: each pass looks at the recipients after
-    those of the pass before.
+    The goal is also looked at before every step. This finds it during a wait, and after the last step. Each pass looks
+    at the recipients after those of the pass before.
 
     Returns:
         The number of recipients who reached it.
@@ -179,16 +183,18 @@ def notice_goals(context: PassContext) -> int:
         return 0
     with read(context.engine) as connection:
         begin = after = find_campaign(connection, context.name).goal_cursor
+        tests = variant_tests(connection, context.journey.campaign_id) if context.journey.has_variants else {}
     reached = 0
-    for _ in range(GOAL_PAGES):
+    for _ in range(TEST_PAGES if any(test.decided_at is None for test in tests.values()) else GOAL_PAGES):
         with read(context.engine) as connection:
             page = enrolment_page(connection, context.journey.campaign_id, after=after)
-            open_ids = {one.recipient_id: one.id for one in page if one.state == EnrolmentState.ACTIVE and not one.goal}
+            open_ids = {one.recipient_id: one.id for one in page if not one.goal}
             facts = DatabaseFacts(connection, context.journey.scope(context.now))
             found = [open_ids[recipient_id] for recipient_id in facts.matching(goal, open_ids)]
         if found:
             with write(context.engine) as connection:
                 reached += record_goals(connection, found, context.now)
+                _credit_variants(connection, context, found)
         after = page[-1].recipient_id if len(page) >= PAGE else 0
         if after == 0:
             break
@@ -287,6 +293,7 @@ def _end_failed(context: PassContext, failed: Sequence[FailedTouch]) -> None:
         if _may_write(connection, context):
             mark_left(connection, [touch.touch_id for touch in failed])
             move(connection, moves, context.now)
+            _credit_variants(connection, context, [one.enrolment_id for one in moves if one.goal])
 
 
 def _may_write(connection: sa.Connection, context: PassContext) -> bool:
@@ -302,12 +309,19 @@ def _move(connection: sa.Connection, context: PassContext, travellers: Sequence[
         if one.enrolment_id is not None and one.place is not None
     ]
     moved = move(connection, moves, context.now)
+    _credit_variants(connection, context, [one.enrolment_id for one in moves if one.goal])
     return _plan(connection, context, [one for one in travellers if one.enrolment_id in moved])
+
+
+def _credit_variants(connection: sa.Connection, context: PassContext, enrolment_ids: Sequence[int]) -> None:
+    """Record the goals of enrolments for the variants that their recipients got."""
+    if context.journey.has_variants and enrolment_ids:
+        record_goals_of_enrolments(connection, enrolment_ids, context.now)
 
 
 def _plan(connection: sa.Connection, context: PassContext, travellers: Sequence[Traveller]) -> int:
     """Plan the emails of the travellers who are at one now."""
-    emails = {email.step_id for email in context.journey.emails}
+    emails = {email.step_id: email.plan for email in context.journey.emails}
     touches: defaultdict[int, list[NewTouch]] = defaultdict(list)
     for one in travellers:
         if one.place is not None and one.place.step_id in emails and one.place.state is EnrolmentState.ACTIVE:
@@ -317,7 +331,13 @@ def _plan(connection: sa.Connection, context: PassContext, travellers: Sequence[
     return sum(
         plan_touches(
             connection,
-            PlannedStep(context.journey.campaign_id, step_id, follow_up=True, enrolled=True),
+            PlannedStep(
+                context.journey.campaign_id,
+                step_id,
+                follow_up=True,
+                enrolled=True,
+                variants=emails[step_id].variants,
+            ),
             of_step,
             context.now,
         )

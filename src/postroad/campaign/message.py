@@ -11,7 +11,7 @@ from sqlalchemy.orm import make_transient
 from sqlmodel import Session, col, select
 
 from postroad.campaign.files import step_files
-from postroad.errors import StateError
+from postroad.errors import ConfigError, StateError, unknown_name
 from postroad.mail.body import File
 from postroad.mail.dkim import DkimSigner
 from postroad.mail.markup_process import prepare_in_subprocess
@@ -19,6 +19,7 @@ from postroad.mail.message import CompiledMessage, MessageSource, SenderIdentity
 from postroad.mail.token import TokenSigner
 from postroad.settings import Service
 from postroad.store.campaign import Campaign, Sender, Step, step_settings, stored_files
+from postroad.store.variant_split import content_of, variant_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +34,16 @@ class StepMessage:
 
 
 class StepKey(NamedTuple):
-    """What a message is made of: a step, a sender and a version of the step.
+    """What a message is made of: a step, a sender, a version of the step and a variant.
 
-    ``sender_id``: None: the campaign's sender. ``version``: None: the current one.
+    ``sender_id``: None: the campaign's sender. ``version``: None: the current one. ``variant``: None: the step has
+    none.
     """
 
     step_id: int
     sender_id: int | None = None
     version: int | None = None
+    variant: str | None = None
 
 
 def step_message(
@@ -66,12 +69,17 @@ def step_message(
 
     Raises:
         StateError: There is no such step, or one of its files is not in the database.
+        ConfigError: The step has no such variant.
     """
     step, campaign, sender = _load_step(connection, key)
-    name = f"campaign {campaign.name}, step {step.name}"
-    text, html = prepare_in_subprocess(
-        text=step.settings["text"], html=step.settings["html"], mjml=step.settings.get("mjml"), name=name
-    )
+    name = message_name(campaign.name, step.name, key.variant)
+    try:
+        content = content_of(step.settings, key.variant)
+    except KeyError:
+        known = list(variant_names(step.settings))
+        error = unknown_name(f"variant of step {step.name}", key.variant or "", known)
+        raise ConfigError(error.message, where=name, remedy=error.remedy) from None
+    text, html = prepare_in_subprocess(text=content["text"], html=content["html"], mjml=content.get("mjml"), name=name)
     identity = SenderIdentity(
         address=sender.address,
         display_name=sender.display_name,
@@ -81,7 +89,7 @@ def step_message(
     )
     message = compile_message(
         MessageSource(
-            subject=step.settings["subject"], text=text, html=html, files=_load_files(connection, step, name), name=name
+            subject=content["subject"], text=text, html=html, files=_load_files(connection, step, name), name=name
         ),
         sender=identity,
         signer=signer,
@@ -92,6 +100,12 @@ def step_message(
     return StepMessage(
         step_id=key.step_id, campaign=campaign.name, sender=sender.address, route=sender.route, message=message
     )
+
+
+def message_name(campaign: str, step: str, variant: str | None) -> str:
+    """Return how errors and findings name the message of a step."""
+    name = f"campaign {campaign}, step {step}"
+    return name if variant is None else f"{name}, variant {variant}"
 
 
 def _load_step(connection: sa.Connection, key: StepKey) -> tuple[Step, Campaign, Sender]:

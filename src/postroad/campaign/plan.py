@@ -26,6 +26,7 @@ from postroad.campaign.journey_entry import enrol_entrants, first_cursor
 from postroad.campaign.journey_pass import advance_enrolments, freeze_journey, notice_goals, open_pass
 from postroad.campaign.segment import Segment, count_audience, require_matching
 from postroad.campaign.sequence import EmailPlan, email_sequence, first_email
+from postroad.campaign.variant_decision import decide_variants
 from postroad.errors import StateError
 from postroad.store.campaign import Campaign, CampaignState, clear_launch_error, find_campaign, steps_of
 from postroad.store.campaign_run import has_run
@@ -153,7 +154,7 @@ def _freeze_step(
     """Plan the first email of the next members who belong to the segment. Return the last member, None at the end."""
     now = campaign.freezing_at
     assert now is not None  # noqa: S101  (set when the launch began)
-    step = PlannedStep(_id(campaign), emails[0].step_id, follow_up=len(emails) > 1)
+    step = PlannedStep(_id(campaign), emails[0].step_id, follow_up=len(emails) > 1, variants=emails[0].variants)
     with read(engine) as connection:
         members = unfrozen_members(connection, campaign.audience_id, step, after=after)
         met = Segment.of(campaign, now).meeting(connection, [member.recipient_id for member in members])
@@ -213,13 +214,12 @@ class ZoneForecast:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """The audience that a launch now would freeze."""
+    """The audience that a launch now would freeze. ``time_zone``: of the campaign."""
 
     recipients: int
     suppressed: int
     due: tuple[ZoneForecast, ...]
     time_zone: str
-    """Time zone of the campaign."""
 
 
 def forecast(
@@ -282,10 +282,9 @@ def advance(
 ) -> int:
     """Plan the next email of each recipient whose last one was accepted, and end suppressed touches.
 
-    In a journey, move the enrolments for which an email or a time has ended.
-
-    The due time counts from the minute in which the previous email was accepted, or from its due time: see
-    `EmailPlan`. The work is done in bounded steps. If there is nothing to do, nothing is written.
+    In a journey, move the enrolments for which an email or a time has ended. Decide the winners of variants. The due
+    time counts from the minute in which the previous email was accepted, or from its due time: see `EmailPlan`. The
+    work is done in bounded steps. If there is nothing to do, nothing is written.
 
     Args:
         engine: The ledger.
@@ -302,19 +301,20 @@ def advance(
         campaign = find_campaign(connection, name)
     if campaign.state is not CampaignState.RUNNING:
         return 0
+    end_suppressed(engine, _id(campaign), now, hash_of)  # First: their enrolments exit.
     if campaign.journey is not None:
-        end_suppressed(engine, _id(campaign), now, hash_of)  # First: their enrolments exit.
         context = open_pass(engine, name, now, hash_of, calendar)
         planned = enrol_entrants(context) + advance_enrolments(context)
         notice_goals(context)
+        decide_variants(engine, campaign, now, calendar)
         return planned
     with read(engine) as connection:
         emails = _emails(connection, campaign, calendar)
     planned = 0
     for number, (earlier, later) in enumerate(pairwise(emails), start=2):
-        step = PlannedStep(_id(campaign), later.step_id, follow_up=number < len(emails))
+        step = PlannedStep(_id(campaign), later.step_id, number < len(emails), variants=later.variants)
         planned += _plan_follow_ups(engine, campaign, earlier, step, DueTimes(later, campaign), hash_of, now)
-    end_suppressed(engine, _id(campaign), now, hash_of)
+    decide_variants(engine, campaign, now, calendar)
     return planned
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from postroad.campaign.content import AuthoredStep, CheckedContent, check_content
 from postroad.campaign.entry import CampaignEntry
 from postroad.campaign.file_trial import FileTrial, try_file
-from postroad.campaign.finding import Level, PreflightCode, PreflightFinding, campaign_finding
+from postroad.campaign.finding import Level, PreflightCode, PreflightFinding, campaign_finding, step_finding
 from postroad.campaign.journey_preflight import check_ways
 from postroad.campaign.message import StepKey, step_message
 from postroad.campaign.segment import Segment
 from postroad.campaign.segment_preflight import count_for_preflight
 from postroad.campaign.sender_preflight import check_dns, check_settings, senders_of
+from postroad.campaign.sequential_test import min_successes
 from postroad.campaign.trial import RenderingFault, StepTrial, TrialResult, try_audience
 from postroad.errors import ConfigError, DataError, PreflightError
 from postroad.mail.html_reader import HtmlBodyReader
@@ -30,6 +31,7 @@ from postroad.settings import Settings
 from postroad.store.campaign import Campaign, Step, StepKind, find_campaign, steps_of
 from postroad.store.engine import read
 from postroad.store.recipient import audience_name
+from postroad.store.variant_split import PERCENT, content_of, split_of, variant_names
 
 __all__ = ["Level", "PreflightFinding", "PreflightReport", "check"]
 
@@ -96,12 +98,11 @@ def check(
         campaign = find_campaign(connection, name)
         members = _count_recipients(connection, campaign)
         types = settings.field_types(audience_name(connection, campaign.audience_id))
-        step_findings, contents = _check_steps(connection, settings, signer, campaign)
-        findings = [
-            *(_check_audience(connection, campaign, members) if file is None else ()),
-            *(*check_settings(connection, settings, campaign), *check_dns(connection, settings, campaign)),
-            *step_findings,
-        ]
+        steps = steps_of(connection, campaign.id or 0)
+        step_findings, contents = _check_steps(connection, settings, signer, campaign, steps)
+        findings = list(_check_audience(connection, campaign, members)) if file is None else []
+        findings += [*check_settings(connection, settings, campaign), *check_dns(connection, settings, campaign)]
+        findings += step_findings
     trials = [content.trial for content in contents]
     segment, coming = Segment.of(campaign, now or datetime.now(UTC)), FileTrial()
     if file is not None:
@@ -111,8 +112,9 @@ def check(
         except DataError as error:
             findings.append(_unreadable(error))
     count = count_for_preflight(engine, segment, members, coming, CampaignEntry.of(campaign).stays_open)
-    ways = check_ways(engine, campaign, segment)
-    findings += [*count.findings, *ways, *_try_members(engine, segment, trials, count.recipients, coming, progress)]
+    findings += [*count.findings, *check_ways(engine, campaign, segment)]
+    findings += _check_tests(campaign, steps, count.recipients + coming.new)
+    findings += _try_members(engine, segment, trials, count.recipients, coming, progress)
     with HtmlBodyReader() as reader:
         checked = [check_content(content, reader, settings) for content in contents]
     return PreflightReport(
@@ -191,31 +193,52 @@ def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: i
 
 
 def _check_steps(
-    connection: sa.Connection, settings: Settings, signer: TokenSigner, campaign: Campaign
+    connection: sa.Connection, settings: Settings, signer: TokenSigner, campaign: Campaign, steps: Sequence[Step]
 ) -> tuple[list[PreflightFinding], list[AuthoredStep]]:
-    """Check each step by itself. Returns what is wrong, and the steps that compile."""
+    """Check each step, and each of its variants, by itself. Returns what is wrong, and what compiles."""
     findings: list[PreflightFinding] = []
     contents: list[AuthoredStep] = []
-    assert campaign.id is not None  # noqa: S101  (read from its table)
-    for step in steps_of(connection, campaign.id):
+    for step in steps:
         if step.kind is not StepKind.EMAIL or step.id is None:
             continue
-        try:
-            messages = [
-                step_message(connection, StepKey(step.id, sender), signer, settings.public_url).message
-                for (sender,) in senders_of(connection, campaign, "id")
-            ]
-        except ConfigError as error:
-            what, remedy = f"{error.where}: {error.message}", "Correct the template, and apply the campaign again."
-            findings.append(campaign_finding(PreflightCode.TEMPLATE_INVALID, what, remedy))
-            continue
-        findings += _check_bodies(messages[0])
-        contents.append(_step_content(step, StepTrial(messages)))
+        for variant in variant_names(step.settings) or (None,):
+            try:
+                messages = [
+                    step_message(
+                        connection, StepKey(step.id, sender, variant=variant), signer, settings.public_url
+                    ).message
+                    for (sender,) in senders_of(connection, campaign, "id")
+                ]
+            except ConfigError as error:
+                what, remedy = f"{error.where}: {error.message}", "Correct the template, and apply the campaign again."
+                findings.append(campaign_finding(PreflightCode.TEMPLATE_INVALID, what, remedy))
+                continue
+            findings += _check_bodies(messages[0])
+            contents.append(_step_content(content_of(step.settings, variant), StepTrial(messages)))
     return findings, contents
 
 
-def _step_content(step: Step, trial: StepTrial) -> AuthoredStep:
-    text, html, mjml = step.settings["text"], step.settings["html"], step.settings.get("mjml")
+def _check_tests(campaign: Campaign, steps: Sequence[Step], recipients: int) -> Iterator[PreflightFinding]:
+    """Find tests of variants that cannot have a winner, because too few recipients are in them."""
+    if CampaignEntry.of(campaign).stays_open:
+        return
+    for step in steps:
+        split = split_of(step.campaign_id, step.name, step.settings)
+        if split is None or split.winner is None:
+            continue
+        tested, needed = recipients * split.winner.at_most // PERCENT, min_successes(split.shares)
+        if tested < needed:
+            yield step_finding(
+                PreflightCode.VARIANTS_SMALL,
+                f"campaign {campaign.name}, step {step.name}",
+                f"at most {tested:,} of {recipients:,} recipients test its variants, and no variant wins with fewer "
+                f"than {needed} successes",
+                "Raise decide.at_most, or remove winner: then everyone gets a variant by the shares, and no one waits.",
+            )
+
+
+def _step_content(settings: Mapping[str, Any], trial: StepTrial) -> AuthoredStep:
+    text, html, mjml = settings["text"], settings["html"], settings.get("mjml")
     if mjml is not None:
         _, html = prepare_in_subprocess(text=text, html=html, mjml=mjml, name=trial.name)
     return AuthoredStep(text=text, html=html, html_lines=mjml is None, trial=trial)

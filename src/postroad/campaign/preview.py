@@ -9,7 +9,7 @@ from email import policy
 from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.parser import BytesParser
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
@@ -21,6 +21,8 @@ from postroad.mail.token import TokenSigner
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign, Step, StepKind, find_campaign, steps_of
 from postroad.store.engine import read
+from postroad.store.variant import find_variant_test
+from postroad.store.variant_split import split_of, variant_names
 
 PREVIEW_TOUCH = 0
 """Touch id in the links of a preview. No touch has it, so that the links have no effect."""
@@ -37,6 +39,7 @@ class Preview:
     text: str
     html: str | None
     content: bytes
+    variant: str | None = None
 
     @property
     def header(self) -> str:
@@ -50,11 +53,16 @@ class Preview:
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewRequest:
-    """Which message to preview. ``step`` None: the first email; ``address`` None: the first member of the audience."""
+    """Which message to preview.
+
+    ``step`` None: the first email. ``address`` None: the first member of the audience. ``variant`` None: the one that
+    the recipient got or gets.
+    """
 
     campaign: str
     step: str | None = None
     address: str | None = None
+    variant: str | None = None
 
 
 def preview(
@@ -80,29 +88,69 @@ def preview(
         The message.
 
     Raises:
-        StateError: The campaign, the step or the recipient does not exist.
+        StateError: The campaign, the step, the variant or the recipient does not exist.
         DataError: The recipient does not have a merge field of the step.
     """
     with read(engine) as connection:
         campaign = find_campaign(connection, request.campaign)
         step = email_steps(connection, campaign, request.step)[0]
         assert step.id is not None  # noqa: S101  (read from its table)
-        recipient, attributes = find_member(connection, campaign, request.address)
+        member = find_member(connection, campaign, request.address)
+        variant = request.variant or variant_of(connection, step, member.recipient_id)
+        require_variant(step, variant)
         compiled = step_message(
-            connection, StepKey(step.id), signer, settings.public_url, dkim, settings.services
+            connection, StepKey(step.id, variant=variant), signer, settings.public_url, dkim, settings.services
         ).message
-    fields = {field: str(attributes[field]) for field in compiled.fields if field in attributes}
-    message = compiled.merge(PREVIEW_TOUCH, recipient, fields, now).signed()
+    fields = {field: str(member.attributes[field]) for field in compiled.fields if field in member.attributes}
+    message = compiled.merge(PREVIEW_TOUCH, member.address, fields, now).signed()
     parsed = BytesParser(policy=policy.default).parsebytes(message.content)
     return Preview(
         step=step.name,
-        recipient=recipient,
+        recipient=member.address,
         return_path=message.return_path,
         subject=_subject(message.content),
         text=_part(parsed, "plain") or "",
         html=_part(parsed, "html"),
         content=message.content,
+        variant=variant,
     )
+
+
+def variant_of(connection: sa.Connection, step: Step, recipient_id: int) -> str | None:
+    """Return the variant of a step that a recipient got, or would get; None: the step has no variants.
+
+    A recipient who still waits for the decision on the winner would get this one if there was no winner.
+    """
+    split = split_of(step.campaign_id, step.name, step.settings)
+    if split is None:
+        return None
+    given = sa.text(
+        "SELECT variant FROM touch WHERE campaign_id = :campaign_id AND step_id = :step_id "
+        "AND recipient_id = :recipient_id"
+    )
+    values = {"campaign_id": step.campaign_id, "step_id": step.id, "recipient_id": recipient_id}
+    found: str | None = connection.execute(given, values).scalar()
+    if found is None and split.winner is not None and step.id is not None:
+        test = find_variant_test(connection, step.id)
+        found = test.winner if test is not None else None
+    return found or split.draw(recipient_id)
+
+
+def require_variant(step: Step, name: str | None) -> None:
+    """Raise StateError if a step has no variant of a name. None: no variant is named."""
+    known = variant_names(step.settings)
+    if name is not None and name not in known:
+        if not known:
+            raise StateError(f"step {step.name} has no variants", remedy="Leave out the variant.")
+        raise unknown_name(f"variant of step {step.name}", name, list(known))
+
+
+class ChosenMember(NamedTuple):
+    """A member of an audience, with the merge fields."""
+
+    address: str
+    attributes: dict[str, Any]
+    recipient_id: int
 
 
 def _subject(content: bytes) -> str:
@@ -126,8 +174,8 @@ def email_steps(connection: sa.Connection, campaign: Campaign, name: str | None)
     return found
 
 
-def find_member(connection: sa.Connection, campaign: Campaign, address: str | None) -> tuple[str, dict[str, Any]]:
-    """Return the address and attributes of a member of a campaign's audience.
+def find_member(connection: sa.Connection, campaign: Campaign, address: str | None) -> ChosenMember:
+    """Return a member of a campaign's audience.
 
     Args:
         connection: Connection to the database.
@@ -135,16 +183,16 @@ def find_member(connection: sa.Connection, campaign: Campaign, address: str | No
         address: The member. None: the first one.
 
     Returns:
-        Address and attributes.
+        The member.
 
     Raises:
         StateError: There is no such member.
     """
     statement = sa.text(
-        "SELECT recipient.address AS address, recipient.attributes AS attributes FROM audience_member "
+        "SELECT recipient.address AS address, recipient.attributes AS attributes, recipient.id FROM audience_member "
         "JOIN recipient ON recipient.id = audience_member.recipient_id WHERE audience_id = :audience_id "
         f"{'AND recipient.address = :address' if address is not None else ''} ORDER BY recipient.id LIMIT 1"
-    ).columns(sa.column("address", sa.Text()), sa.column("attributes", sa.JSON()))
+    ).columns(sa.column("address", sa.Text()), sa.column("attributes", sa.JSON()), sa.column("id", sa.Integer()))
     values: dict[str, object] = {"audience_id": campaign.audience_id}
     if address is not None:
         values["address"] = normalise_address(address)
@@ -159,4 +207,4 @@ def find_member(connection: sa.Connection, campaign: Campaign, address: str | No
             else f"its audience {audience!r} is empty"
         )
         raise StateError(problem, remedy=f"Import a CSV: `postroad audience import {audience} FILE`.")
-    return row.address, row.attributes
+    return ChosenMember(row.address, row.attributes, row.id)

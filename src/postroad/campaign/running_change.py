@@ -83,7 +83,7 @@ def find_changes(steps: Sequence[Step], wanted: Sequence[StepContent], people: M
         }
         ways = {key for key in changed if step.settings.get(key) is None and new.settings.get(key) in added}
         ways &= set(_WAYS)
-        written = changed - set(_WAYS) - {"at"} if step.kind is StepKind.EMAIL else set()
+        written = changed - set(_WAYS) - _planned(step, new) if step.kind is StepKind.EMAIL else set()
         if written and people[id_].got:
             got = counted(people[id_].got, "person has", "people have")
             _refuse(f"the content of step {step.name!r} cannot change: {got} got it")
@@ -94,6 +94,16 @@ def find_changes(steps: Sequence[Step], wanted: Sequence[StepContent], people: M
         if changed - set(_WAYS):
             content.add(id_)
     return StepChanges(settings=settings, content=frozenset(content), added=tuple(wanted[len(steps) :]))
+
+
+def _planned(step: Step, new: StepContent) -> set[str]:
+    """Return the settings of an email that its planned touches depend on, apart from its content."""
+    same_split = _split(step.settings) == _split(new.settings)
+    return {"at", "winner"} if same_split else {"at", "winner", "variants"}
+
+
+def _split(settings: Mapping[str, Any]) -> list[tuple[str, int]]:
+    return [(variant["name"], variant["share"]) for variant in settings.get("variants", ())]
 
 
 def _require_same_order(steps: Sequence[Step], wanted: Sequence[StepContent], people: Mapping[int, StepPeople]) -> None:

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from postroad.campaign.calendar import Window, add_days, due_at, time_on
 from postroad.store.campaign import Step, StepKind
+from postroad.store.variant_split import VariantSplit, split_of
 
 _LATE = timedelta(hours=12)
 """An email that was late by at most this, and at most half of the wait, counts as sent at its due time."""
@@ -31,6 +32,7 @@ class EmailPlan:
     wait: timedelta
     at: time | None
     window: Window | None = None
+    variants: VariantSplit | None = None
 
     def due_at(self, after: datetime, zone: ZoneInfo, *, planned: datetime | None = None, region: str = "") -> datetime:
         """Return when the email is due.
@@ -102,6 +104,20 @@ def _whole_weeks(late: timedelta) -> int:
     return max(0, (late.days + _WEEK_DAYS // 2) // _WEEK_DAYS * _WEEK_DAYS)
 
 
+def email_plan(step: Step, window: Window | None, wait: timedelta = timedelta()) -> EmailPlan:
+    """Return the plan of an email step. ``wait``: the sum of the waits before it."""
+    assert step.id is not None  # noqa: S101  (read from its table)
+    at = step.settings.get("at")
+    return EmailPlan(
+        step_id=step.id,
+        name=step.name,
+        wait=wait,
+        at=time.fromisoformat(at) if at else None,
+        window=window,
+        variants=split_of(step.campaign_id, step.name, step.settings),
+    )
+
+
 def email_sequence(steps: Sequence[Step], window: Window | None = None) -> list[EmailPlan]:
     """Return the emails of a campaign in order, each with the sum of the waits before it and the campaign's window.
 
@@ -115,10 +131,7 @@ def email_sequence(steps: Sequence[Step], window: Window | None = None) -> list[
             case StepKind.WAIT:
                 wait += timedelta(milliseconds=step.settings["wait_ms"])
             case StepKind.EMAIL:
-                assert step.id is not None  # noqa: S101  (read from its table)
-                at = step.settings.get("at")
-                time_of_day = time.fromisoformat(at) if at else None
-                plans.append(EmailPlan(step_id=step.id, name=step.name, wait=wait, at=time_of_day, window=window))
+                plans.append(email_plan(step, window, wait))
                 wait = timedelta()
             case StepKind.WAIT_UNTIL | StepKind.IF:
                 raise ValueError(f"step {step.name} belongs to a journey")

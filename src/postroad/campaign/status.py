@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -19,6 +20,8 @@ from postroad.store.planning import any_follow_up
 from postroad.store.touch_count import counts_by_step
 from postroad.store.touches.sending import reopen_campaigns
 from postroad.store.types import UtcDateTime
+from postroad.store.variant import counts_by_variant, decides_at
+from postroad.store.variant_split import variant_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +29,14 @@ class StepSummary:
     """Touches of one email step, by state. Every state has a count; the sum is ``touches``.
 
     ``recalled_at``: when it was recalled. ``version``: it was changed so often after the launch, plus one.
+    ``variants``: the same of each variant, in their order. Touches that have none yet are missing there.
     """
 
     name: str
     counts: dict[TouchState, int]
     recalled_at: datetime | None = None
     version: int = 1
+    variants: dict[str, dict[TouchState, int]] = field(default_factory=dict)
 
     @property
     def touches(self) -> int:
@@ -134,12 +139,17 @@ def _summary(connection: sa.Connection, campaign: Campaign) -> CampaignSummary:
     assert campaign.id is not None  # noqa: S101  (read from its table)
     counts = counts_by_step(connection, campaign.id)
     rows = steps_of(connection, campaign.id)
+    of_variants = counts_by_variant(connection, campaign.id) if any(variant_names(row.settings) for row in rows) else {}
     steps = tuple(
         StepSummary(
             name=step.name,
             counts={state: counts.get(step.id or 0, {}).get(state, 0) for state in TouchState},
             recalled_at=step.recalled_at,
             version=step.version,
+            variants={
+                name: {state: of_variants.get(step.id or 0, {}).get(name, Counter())[state] for state in TouchState}
+                for name in variant_names(step.settings)
+            },
         )
         for step in rows
         if step.kind is StepKind.EMAIL
@@ -151,7 +161,7 @@ def _summary(connection: sa.Connection, campaign: Campaign) -> CampaignSummary:
         audience=_audience(journey, steps),
         steps=steps,
         launched_at=campaign.launched_at,
-        next_due_at=_next_due_at(connection, campaign.id),
+        next_due_at=_next_due_at(connection, campaign.id, steps),
         paused_at=campaign.paused_at,
         paused_by=campaign.paused_by,
         launch_failed_at=campaign.launch_failed_at,
@@ -166,8 +176,8 @@ def _audience(journey: JourneySummary | None, steps: Sequence[StepSummary]) -> i
     return steps[0].touches if steps else 0
 
 
-def _next_due_at(connection: sa.Connection, campaign_id: int) -> datetime | None:
-    """Return when the next planned touch is due, or the next wait of an enrolment is over."""
+def _next_due_at(connection: sa.Connection, campaign_id: int, steps: Sequence[StepSummary]) -> datetime | None:
+    """Return when the next planned touch is due, a winner is decided at the latest, or the next wait is over."""
     # Not min(): without statistics of a new campaign, PostgreSQL would read all planned touches.
     pending = (
         "touch WHERE campaign_id = :id AND state = 'planned'",
@@ -178,7 +188,9 @@ def _next_due_at(connection: sa.Connection, campaign_id: int) -> datetime | None
         statement = sa.text(f"SELECT due_at FROM {rows} ORDER BY due_at, id LIMIT 1")
         due_at = connection.execute(statement.columns(sa.column("due_at", UtcDateTime())), {"id": campaign_id}).scalar()
         found += [due_at] if due_at is not None else []
-    return min(found, default=None)
+    awaits = any(step.counts[TouchState.AWAITING] for step in steps)
+    decision = decides_at(connection, campaign_id) if awaits else None
+    return min([*found, decision] if decision is not None else found, default=None)
 
 
 def _journey_summary(connection: sa.Connection, campaign: Campaign, steps: Sequence[Step]) -> JourneySummary:

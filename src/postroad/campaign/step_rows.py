@@ -27,12 +27,14 @@ from postroad.campaign.steps import (
     valid_text,
     walk_steps,
 )
+from postroad.campaign.variant_fields import VariantDefinition
 from postroad.campaign.yaml_file import line_of
 from postroad.errors import ConfigError
 from postroad.field_faults import path_of
 from postroad.mail.markup_process import prepare_in_subprocess
 from postroad.mail.template import compile_template
 from postroad.store.campaign import StepKind
+from postroad.store.variant_split import Criterion, content_of
 
 MAX_TEXT_BYTES = 1_000_000
 """Limit of a campaign.yaml, and of each template."""
@@ -50,12 +52,16 @@ class StepContent:
 
 @dataclass(frozen=True, kw_only=True)
 class StepSource:
-    """What the rows are made from: the file as nodes, the rules of its files, and the reader of its conditions."""
+    """What the rows are made from: the file as nodes, the rules of its files, and the reader of its conditions.
+
+    ``has_goal``: the campaign has a goal.
+    """
 
     path: Path
     node: yaml.Node
     rules: FileRules
     conditions: ConditionReader
+    has_goal: bool = False
 
     def where(self, keys: StepKeys) -> str:
         """Return the place of a step or of its field, for errors."""
@@ -151,28 +157,65 @@ def _row(source: StepSource, keys: StepKeys, step: StepDefinition, name: str) ->
 
 
 def _email_row(source: StepSource, keys: StepKeys, step: EmailStep) -> StepContent:
-    folder, rules, where = source.path.parent, source.rules, source.where(keys)
-    text, html, mjml = (
-        read_text(folder / file, rules, where=f"{where}.{kind}") if file is not None else None
-        for kind, file in (("text", step.text), ("html", step.html), ("mjml", step.mjml))
-    )
+    where = source.where(keys)
     compile_template(step.subject, name=f"{where}.subject")
-    for file, content in ((step.text, text), (step.html, html), (step.mjml, mjml)):
-        if file is not None and content is not None:
-            compile_template(content, name=str(folder / file), html=file != step.text)
-    files = read_step_files(folder, rules, step.attachments, step.inline, where=where)
+    bodies = _read_bodies(source, where, step)
+    files = read_step_files(source.path.parent, source.rules, step.attachments, step.inline, where=where)
     settings: dict[str, Any] = {
         "subject": step.subject,
-        "text": text,
-        "html": html,
+        "text": bodies["text"],
+        "html": bodies["html"],
         "at": step.at.isoformat("minutes") if step.at is not None else None,
-        **({"mjml": mjml} if mjml is not None else {}),  # Steps of versions without MJML do not have the key.
+        # Steps of versions without MJML do not have the key.
+        **({"mjml": bodies["mjml"]} if bodies["mjml"] is not None else {}),
         **files.settings,
+        **_variant_settings(source, keys, step),
     }
-    _, shown = prepare_in_subprocess(text=text, html=html, mjml=mjml, name=where)
-    if shown is not None:
-        require_images(shown, files.settings, where=f"{where}.inline")
+    names = [variant.name for variant in step.variants]
+    for number, name in enumerate(names) if names else [(0, None)]:
+        part = f"{where}.variants.{number}" if name is not None else where
+        content = content_of(settings, name)
+        _, shown = prepare_in_subprocess(
+            text=content["text"], html=content["html"], mjml=content.get("mjml"), name=part
+        )
+        if shown is not None:
+            require_images(shown, files.settings, where=f"{where}.inline")
     return StepContent(name=step.email, kind=StepKind.EMAIL, settings=settings, files=files.octets)
+
+
+def _read_bodies(source: StepSource, where: str, part: EmailStep | VariantDefinition) -> dict[str, str | None]:
+    """Return the templates that a step or a variant names, by their kinds."""
+    folder, bodies = source.path.parent, dict[str, str | None]()
+    for kind, file in (("text", part.text), ("html", part.html), ("mjml", part.mjml)):
+        bodies[kind] = content = (
+            read_text(folder / file, source.rules, where=f"{where}.{kind}") if file is not None else None
+        )
+        if content is not None:
+            compile_template(content, name=str(folder / str(file)), html=kind != "text")
+    return bodies
+
+
+def _variant_settings(source: StepSource, keys: StepKeys, step: EmailStep) -> dict[str, Any]:
+    """Return the variants of a step and its rule of the winner, as the step table stores them; {} without variants."""
+    rows: list[dict[str, Any]] = []
+    for number, variant in enumerate(step.variants):
+        where = source.where((*keys, "variants", number))
+        if variant.subject is not None:
+            compile_template(variant.subject, name=f"{where}.subject")
+        content = {"subject": variant.subject, **_read_bodies(source, where, variant)}
+        own = {name: value for name, value in content.items() if value is not None}
+        rows.append({"name": variant.name, "share": variant.share, **own})
+    if step.winner is None:
+        return {"variants": rows} if rows else {}
+    if step.winner.by is Criterion.GOAL and not source.has_goal:
+        raise ConfigError(
+            "the goal decides the winner, and the campaign has none",
+            where=source.where((*keys, "winner", "by")),
+            remedy="Add goal, as in goal: \"event('paid')\", or write by: replied.",
+        )
+    decide = step.winner.decide
+    winner = {"by": step.winner.by.value, "after_ms": decide.after, "at_most": decide.at_most}
+    return {"variants": rows, "winner": winner}
 
 
 def read_text(path: Path, rules: FileRules | None, *, where: str) -> str:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from postroad.campaign.files import Attachments, Inlines
+from postroad.campaign.variant_fields import Variants, WinnerDefinition
 from postroad.segment.errors import MAX_CONDITION_CHARACTERS
 from postroad.settings import DurationMs
 
@@ -65,6 +66,8 @@ class EmailStep(Strict):
     at: Annotated[time | None, BeforeValidator(time_of_day)] = Field(
         default=None, description="time of day in the recipient's own zone; unset: at once"
     )
+    variants: Variants = ()
+    winner: WinnerDefinition | None = Field(default=None, description="how one variant is chosen; unset: none is")
 
     @model_validator(mode="after")
     def _has_one_body(self) -> Self:
@@ -74,6 +77,8 @@ class EmailStep(Strict):
             raise ValueError("html and mjml exclude each other: name one of them")
         if self.inline and self.html is None and self.mjml is None:
             raise ValueError("inline images are for html or mjml")
+        if self.winner is not None and not self.variants:
+            raise ValueError("winner needs variants to choose from")
         return self
 
 

@@ -15,6 +15,7 @@ from postroad.cli.campaign_forecast import forecast as forecast_command
 from postroad.cli.campaign_proof import proof
 from postroad.cli.campaign_recall import recall
 from postroad.cli.campaign_status import status
+from postroad.cli.campaign_variants import variants
 from postroad.cli.context import with_context
 from postroad.cli.output import (
     JsonOption,
@@ -186,6 +187,9 @@ def preview_(
         str | None, typer.Option(help="Address of a member of its audience; unset: the first one.")
     ] = None,
     step: Annotated[str | None, typer.Option(help="Name of an email step; unset: the first one.")] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="Name of a variant; unset: the one that the recipient gets.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the message to this file (.eml), as it would leave.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -204,7 +208,7 @@ def preview_(
                 context.settings,
                 context.signer,
                 dkim,
-                PreviewRequest(campaign=name, step=step, address=recipient),
+                PreviewRequest(campaign=name, step=step, address=recipient, variant=variant),
                 now=context.clock.now(),
             )
         )
@@ -220,6 +224,7 @@ def preview_(
             {
                 "campaign": name,
                 "step": seen.step,
+                "variant": seen.variant,
                 "recipient": seen.recipient,
                 "return_path": seen.return_path,
                 "header": seen.header,
@@ -236,7 +241,8 @@ def preview_(
         if part is not None:
             print_line(Styled(title, "bold"))
             print_text(part.rstrip() + "\n")
-    size = f"step {seen.step} to {seen.recipient}: {counted(len(seen.content), 'byte')}, return path {seen.return_path}"
+    what = f"step {seen.step}{f', variant {seen.variant},' if seen.variant else ''}"
+    size = f"{what} to {seen.recipient}: {counted(len(seen.content), 'byte')}, return path {seen.return_path}"
     print_line(f"{size}{f', written to {out}' if out else ''}")
 
 
@@ -245,6 +251,7 @@ app.command("status")(status)
 app.command("forecast")(forecast_command)
 app.command("delays")(delays)
 app.command("recall")(recall)
+app.command("variants")(variants)
 
 
 @app.command("pause")

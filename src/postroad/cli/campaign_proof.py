@@ -25,10 +25,11 @@ def proof(
         str | None, typer.Option("--as", help="Member of its audience to render for; unset: the first one.")
     ] = None,
     step: Annotated[str | None, typer.Option(help="Name of an email step; unset: every one.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Name of a variant; unset: every one.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the proofs to this folder (.eml) and send none.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send every step of a campaign to yourself, as a recipient would get it.
+    """Send every step and variant of a campaign to yourself, as a recipient would get it.
 
     A proof goes by the real route and DKIM key of the campaign's sender, at once and without the queue. Its subject
     begins with [proof]. It is in no count of the campaign, and its unsubscribe link, replies and bounces have no effect
@@ -43,7 +44,7 @@ def proof(
         raise UsageError("no address is given", remedy="Add --to with your address, or --out with a folder.")
 
     async def work(context: AppContext) -> tuple[list[Proof], list[SentProof]]:
-        request = ProofRequest(campaign=name, to=tuple(to or ()), address=as_address, step=step)
+        request = ProofRequest(campaign=name, to=tuple(to or ()), address=as_address, step=step, variant=variant)
         proofs = await asyncio.to_thread(make_proofs, context, request, os.environ)
         if out is not None:
             return proofs, []
@@ -65,7 +66,9 @@ def _write(folder: Path, name: str, proofs: list[Proof]) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for proof_ in proofs:
-            path = folder / f"{name}-{proof_.step}{f'-{len(paths) + 1}' if several else ''}.eml"
+            number = f"-{len(paths) + 1}" if several else ""
+            content = proof_.step if proof_.variant is None else f"{proof_.step}.{proof_.variant}"
+            path = folder / f"{name}-{content}{number}.eml"
             path.write_bytes(proof_.message.content)
             paths.append(path)
     except OSError as error:
@@ -78,7 +81,7 @@ def _show_written(name: str, written: list[tuple[Proof, Path]], *, as_json: bool
         print_json({"campaign": name, "proofs": [{**_described(each), "file": str(path)} for each, path in written]})
         return
     for each, path in written:
-        print_line(f"step {each.step} as {each.recipient} would see it: {path}")
+        print_line(f"{_content(each)} as {each.recipient} would see it: {path}")
 
 
 def _show_sent(name: str, sent: list[SentProof], *, as_json: bool) -> None:
@@ -96,13 +99,19 @@ def _show_sent(name: str, sent: list[SentProof], *, as_json: bool) -> None:
         return
     for each in sent:
         outcome = "accepted" if each.attempt.accepted else "unknown" if each.attempt.unknown else "not accepted"
-        print_line(f"step {each.proof.step} as {each.proof.recipient}, to {each.proof.to}: {outcome}: {each.attempt}")
+        what = f"{_content(each.proof)} as {each.proof.recipient}, to {each.proof.to}"
+        print_line(f"{what}: {outcome}: {each.attempt}")
     print_line(f"By route {sent[0].proof.route} from {sent[0].proof.sender}. The campaign is not changed.")
+
+
+def _content(each: Proof) -> str:
+    return f"step {each.step}" if each.variant is None else f"step {each.step}, variant {each.variant},"
 
 
 def _described(each: Proof) -> dict[str, object]:
     return {
         "step": each.step,
+        "variant": each.variant,
         "recipient": each.recipient,
         "to": each.to,
         "sender": each.sender,

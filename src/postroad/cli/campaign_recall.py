@@ -51,7 +51,7 @@ def recall(
         # A page of recipients at a time: there may be a million of them.
         if list_file is not None:
             reached = operation.reached_recipients(context.engine, name, step)
-            await asyncio.to_thread(_write, list_file, reached)
+            await asyncio.to_thread(_write, list_file, reached, operation.has_variants(context.engine, name))
         if as_json:
             file = str(list_file) if list_file else None
             fields = {"campaign": name, "step": step, "state": result.state, "counts": result.counts, "file": file}
@@ -64,12 +64,15 @@ def recall(
         _print(result, list_file)
 
 
-def _write(path: Path, reached: Iterable[ReachedRecipient]) -> None:
+def _write(path: Path, reached: Iterable[ReachedRecipient], with_variants: bool) -> None:
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
             rows = csv.writer(file)
-            rows.writerow(["address", "step", "state", "at"])
-            rows.writerows([one.address, one.step, one.state, one.at.isoformat() if one.at else ""] for one in reached)
+            variant = ["variant"] if with_variants else []
+            rows.writerow(["address", "step", "state", "at", *variant])
+            for one in reached:
+                at = one.at.isoformat() if one.at else ""
+                rows.writerow([one.address, one.step, one.state, at, *([one.variant or ""] if with_variants else [])])
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written: {error.strerror}",

@@ -11,8 +11,11 @@ from postroad.cli.context import with_context
 from postroad.cli.output import JsonOption, print_json, print_line, print_table, print_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from postroad.app.context import AppContext
     from postroad.campaign.status import CampaignSummary, JourneySummary, StepSummary
+    from postroad.store.ledger import TouchState
 
 
 def status(
@@ -56,7 +59,7 @@ def status(
         print_table(
             f"{each.campaign}: {each.state}, audience {each.audience:,}",
             ["step", "touches", *used],
-            ([step.name, step.touches, *(step.counts[state] for state in used)] for step in each.steps),
+            (row for step in each.steps for row in _rows(step, used)),
         )
         if each.journey is not None and not each.journey.by_request:
             _print_journey(each.campaign, each.journey)
@@ -67,13 +70,23 @@ def status(
 
 
 def _step(step: StepSummary) -> dict[str, object]:
-    return {
+    variants = [
+        {"variant": name, "touches": sum(counts.values()), "counts": counts} for name, counts in step.variants.items()
+    ]
+    row = {
         "step": step.name,
         "touches": step.touches,
         "counts": step.counts,
         "version": step.version,
         "recalled_at": step.recalled_at,
     }
+    return {**row, "variants": variants} if variants else row
+
+
+def _rows(step: StepSummary, used: list[TouchState]) -> Iterator[list[object]]:
+    yield [step.name, step.touches, *(step.counts[state] for state in used)]
+    for name, counts in step.variants.items():
+        yield [f"  {name}", sum(counts.values()), *(counts[state] for state in used)]
 
 
 def _enrolments(journey: JourneySummary) -> dict[str, object]:
@@ -123,6 +136,7 @@ def _print_journey(campaign: str, journey: JourneySummary) -> None:
 def _notes(summary: CampaignSummary) -> list[str]:
     """Return what a person has to know of a campaign that its table does not show."""
     from postroad.store.campaign import CampaignState
+    from postroad.store.ledger import TouchState
 
     notes = [
         f"step {step.name} was recalled at {step.recalled_at:%Y-%m-%d %H:%M:%S} UTC, and is sent to no recipient"
@@ -138,6 +152,12 @@ def _notes(summary: CampaignSummary) -> list[str]:
     elif summary.journey is not None and summary.journey.open:
         notes.append(
             f"recipients enter it ({summary.journey.entry}) until `postroad campaign close {summary.campaign}`"
+        )
+    awaiting = [step.name for step in summary.steps if step.counts[TouchState.AWAITING]]
+    if awaiting:
+        notes.append(
+            f"{summary.counts[TouchState.AWAITING]:,} wait for the decision on the variants of {', '.join(awaiting)}: "
+            f"`postroad campaign variants {summary.campaign}`"
         )
     if summary.launch_error is not None:
         notes.append(f"the launch at {summary.launch_failed_at:%Y-%m-%d %H:%M:%S} UTC failed: {summary.launch_error}")

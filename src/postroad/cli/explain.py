@@ -94,7 +94,8 @@ def _print_enrolment(enrolment: EnrolmentStory) -> None:
 
 def _print_message(message: MessageStory) -> None:
     due = f"{message.due_at.astimezone(ZoneInfo(message.zone)):%Y-%m-%d %H:%M:%S} in {message.zone}"
-    heading = f"message {message.touch}, campaign {message.campaign}, step {message.step}"
+    variant = f", variant {message.variant}" if message.variant else ""
+    heading = f"message {message.touch}, campaign {message.campaign}, step {message.step}{variant}"
     print_line("")
     print_line(Styled(heading, "bold"), f": {message.state}, due {due}")
     if not message.waits:

@@ -1,4 +1,4 @@
-"""Compiles the message of a step once for each sender, and keeps it for all jobs."""
+"""Compiles the message of a step once for each sender and variant, and keeps it for all jobs."""
 
 from __future__ import annotations
 
@@ -52,21 +52,23 @@ class CompiledSteps:
         self._clock = clock
         self._dkim = dkim or {}
         self._services = services or {}
-        self._steps: dict[tuple[int, int, int], asyncio.Task[StepMessage]] = {}
-        self._failed_until_ms: dict[tuple[int, int, int], int] = {}  # by step, sender and version
+        self._steps: dict[tuple[int, int, int, str], asyncio.Task[StepMessage]] = {}
+        # By step, sender, version and variant.
+        self._failed_until_ms: dict[tuple[int, int, int, str], int] = {}
 
-    async def get(self, step_id: int, sender_id: int, version: int = 1) -> StepMessage:
+    async def get(self, step_id: int, sender_id: int, version: int = 1, variant: str = "") -> StepMessage:
         """Return a step. All jobs that need it during its compilation wait for that compilation.
 
         Args:
             step_id: The step.
             sender_id: The sender in place of the campaign's; 0: the campaign's.
             version: The version of the step that the job was made for.
+            variant: The variant of the step; empty: the step has none.
 
         Raises:
             ConfigError: The step cannot be compiled. It is compiled again after `FAILED_STEP_MS` at the earliest.
         """
-        key = step_id, sender_id, version
+        key = step_id, sender_id, version, variant
         task = self._steps.get(key)
         if task is not None and task.done() and not task.cancelled():
             error = task.exception()
@@ -104,7 +106,7 @@ class CompiledSteps:
         attached = [File(name=file.name, media_type=file.media_type, octets=octets[file.digest]) for file in files]
         return replace(step, message=step.message.with_files(attached))
 
-    def _load(self, step_id: int, sender_id: int, version: int) -> StepMessage:
+    def _load(self, step_id: int, sender_id: int, version: int, variant: str) -> StepMessage:
         with read(self._engine) as connection:
             return step_message(
                 connection,

@@ -104,7 +104,7 @@ class SendHandler:
         """
         job = decode_job(lease.job.payload)
         try:
-            step = await self._compiled.get(job.step_id, job.sender_id, job.version)
+            step = await self._compiled.get(job.step_id, job.sender_id, job.version, job.variant)
             step = await self._compiled.with_files(step, job.files)
             message = step.message.merge(job.touch_id, job.address, job.fields, self._clock.now())
             if message.pending_signatures:

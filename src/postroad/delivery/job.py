@@ -51,6 +51,8 @@ class SendJob(msgspec.Struct, frozen=True, kw_only=True, tag="send.v1", omit_def
     """Id of the sender that replaces the campaign's own sender. 0: it is not replaced."""
     version: int = 1
     """Version of the step that names the fields."""
+    variant: str = ""
+    """Variant of the step. Empty: the step has none. Jobs of versions without variants do not have it."""
 
     files: tuple[AttachedFile, ...] = ()
     """Files of this message alone, as a program requested it."""

@@ -29,16 +29,16 @@ from postroad.shaping.config import Shaping
 from postroad.store.bulk import json_rows
 from postroad.store.campaign import Campaign, CampaignState, StepKind, find_campaign, steps_of
 from postroad.store.engine import read, write
-from postroad.store.ledger import due_touches
+from postroad.store.ledger import LEAVES_AT, due_touches
 from postroad.store.mail_domain import domains_to_look_up
 from postroad.store.touches.sending import mark_queued
 from postroad.store.types import epoch_ms
+from postroad.store.variant_split import CONTENT
 
 Warming = Mapping[str, Sequence[str]]
 """By From address: the identities that a sender warms up. Other senders have no warmup caps."""
 
 BATCH = 1_000
-
 MAX_CONCURRENT_LANES = 4
 
 OWN_LANE_THRESHOLD = 20
@@ -76,8 +76,8 @@ class SubmitResult:
 class SubmitPlan:
     """What all touches of a campaign share.
 
-    ``senders``: by id; 0 is the campaign's own sender. ``fields``: merge fields that the templates of each step name.
-    ``versions``: the version of each step.
+    ``senders``: by id; 0 is the campaign's own sender. ``fields``: merge fields that the templates of each step and of
+    its variants name. ``versions``: the version of each step.
     """
 
     campaign: Campaign
@@ -118,7 +118,8 @@ def load_submit_plan(engine: sa.Engine, name: str, options: SubmitOptions) -> Su
         versions: dict[int, int] = {}
         for step in steps_of(connection, campaign.id):
             if step.kind is StepKind.EMAIL and step.id is not None:
-                sources = (step.settings.get(part) for part in ("subject", "text", "html", "mjml"))
+                contents = [step.settings, *step.settings.get("variants", ())]
+                sources = (content.get(part) for content in contents for part in CONTENT)
                 named = [compile_template(source, name=step.name).fields for source in sources if source]
                 fields[step.id], versions[step.id] = frozenset().union(*named) - RESERVED, step.version
     return SubmitPlan(
@@ -194,33 +195,31 @@ def _mark_queued(engine: sa.Engine, touch_ids: Sequence[int]) -> None:
         mark_queued(connection, touch_ids)
 
 
+_TOUCH_COLUMNS: tuple[sa.ColumnClause[Any], ...] = (
+    *(sa.column(name, sa.Integer()) for name in ("id", "step_id")),
+    *(sa.column(name) for name in ("due_at", "next_at")),  # without their type: see epoch_ms
+    *(sa.column(name, kind) for name, kind in (("address", sa.Text()), ("attributes", sa.JSON()))),
+    *(sa.column(name, sa.Text()) for name in ("time_zone", "provider", "site")),
+    *(sa.column(name, kind) for name, kind in (("sender_id", sa.Integer()), ("variant", sa.Text()))),
+    *(sa.column(name, sa.JSON()) for name in ("request_fields", "request_files")),
+)
+
+
 def touch_rows(connection: sa.Connection, touch_ids: Collection[int]) -> Sequence[sa.Row[Any]]:
     """Read the columns that make the jobs of touches, the first due first."""
     if not touch_ids:
         return []
     item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
     statement = sa.text(
-        "SELECT touch.id, touch.step_id, touch.due_at, touch.next_at, recipient.address, recipient.attributes, "
-        "recipient.time_zone, mail_domain.provider, mail_domain.site, COALESCE(touch.sender_id, 0) AS sender_id, "
+        f"SELECT touch.id, touch.step_id, {LEAVES_AT} AS due_at, touch.next_at, recipient.address, "
+        "recipient.attributes, recipient.time_zone, mail_domain.provider, mail_domain.site, "
+        "COALESCE(touch.sender_id, 0) AS sender_id, COALESCE(touch.variant, '') AS variant, "
         # Subqueries look up the few requests of the batch. For a join, the database may read all of them.
         f"{_of_request('fields')}, {_of_request('files')} "
         f"FROM {item} JOIN touch ON touch.id = batch.id JOIN recipient ON recipient.id = touch.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
         "ORDER BY touch.due_at, touch.id"
-    ).columns(
-        sa.column("id", sa.Integer()),
-        sa.column("step_id", sa.Integer()),
-        sa.column("due_at"),  # without their type: see epoch_ms
-        sa.column("next_at"),
-        sa.column("address", sa.Text()),
-        sa.column("attributes", sa.JSON()),
-        sa.column("time_zone", sa.Text()),
-        sa.column("provider", sa.Text()),
-        sa.column("site", sa.Text()),
-        sa.column("sender_id", sa.Integer()),
-        sa.column("request_fields", sa.JSON()),
-        sa.column("request_files", sa.JSON()),
-    )
+    ).columns(*_TOUCH_COLUMNS)
     return connection.execute(statement, parameters).all()
 
 
@@ -279,14 +278,14 @@ def _jobs_by_lane(
     receivers: dict[str, tuple[Receiver, str]] = {}
     lanes: dict[tuple[int, Receiver], list[Job]] = defaultdict(list)
     for row in rows:
-        touch_id, step_id, due_at, next_at, address, attributes, zone, provider, known_site, sender_id, own, files = row
-        attributes = {**attributes, **own} if own else attributes
+        id_, step_id, due_at, next_at, address, attributes, zone, provider, known_site, sender_id, variant = row[:11]
+        attributes = {**attributes, **(row.request_fields or {})}
         domain = domain_of(address)
         if domain not in receivers:
             receivers[domain] = _receiver(domain, provider, known_site, plan.options.shaping, busy)
         receiver, site = receivers[domain]
         message = SendJob(
-            touch_id=touch_id,
+            touch_id=id_,
             step_id=step_id,
             address=address,
             fields={name: str(attributes[name]) for name in plan.fields[step_id] if name in attributes},
@@ -297,12 +296,13 @@ def _jobs_by_lane(
             sender_id=sender_id,
             version=plan.versions[step_id],
             place=_place(attributes) if has_holidays else "",
-            files=tuple(AttachedFile(**file) for file in files or ()),
+            files=tuple(AttachedFile(**file) for file in row.request_files or ()),
+            variant=variant,
         )
         due_ms = epoch_ms(due_at)
         lanes[sender_id, receiver].append(
             Job(
-                id=job_id(touch_id),
+                id=job_id(id_),
                 payload=encode_job(message),
                 due_ms=due_ms if next_at is None else max(due_ms, epoch_ms(next_at)),
                 expires_ms=max(due_ms, since_ms) + plan.options.expire_ms,

@@ -28,6 +28,7 @@ class DelayCause(StrEnum):
     EXIT = "exit"
     UNKNOWN = "unknown"
     DEAD = "dead"
+    DECISION = "decision"
     COHORT_PAUSED = "cohort_paused"
     FREQUENCY_SKIP = "frequency_skip"
     FREQUENCY_CLASS = "frequency_class"
@@ -97,6 +98,11 @@ CAUSES: Final[Mapping[DelayCause, CauseText]] = {
         "It is a dead letter: {reason}. It is not sent again automatically.",
         "it was a dead letter or expired, until it was sent again",
         "`postroad queue replay {touch}` sends it again.",
+    ),
+    DelayCause.DECISION: CauseText(
+        "Held: it waits for the decision on the variants of step {step}, which is made at {until} at the latest.",
+        "it waited for the decision on the variants of its step",
+        "`postroad campaign variants {campaign}` shows the test.",
     ),
     DelayCause.COHORT_PAUSED: CauseText(
         "Held: its cohort is paused ({evidence}), until the pause is lifted: {reason}.",
@@ -186,6 +192,7 @@ class StateText(NamedTuple):
 
 
 STATES: Final[Mapping[TouchState, StateText]] = {
+    TouchState.AWAITING: StateText("Due at {due}. It waits for the decision on the variants of its step."),
     TouchState.PLANNED: StateText("Planned: due at {due}{reply}. It is enqueued shortly before."),
     TouchState.QUEUED: StateText("It is in the queue, due at {due}."),
     TouchState.SENDING: StateText("A worker is sending it."),

@@ -65,6 +65,7 @@ def new_hold(
         "sender": touch.sender,
         "since": utc(since),
         "state": touch.state,
+        "step": touch.step,
         "touch": touch.id,
         "until": utc(until),
     }

@@ -12,7 +12,7 @@ from postroad.explain.gate_holds import find_gates
 from postroad.explain.hold import Situation, TouchHold, from_ms, new_hold, utc
 from postroad.explain.hours import TouchHours
 from postroad.queue import EventKind, JobState
-from postroad.store.ledger import IN_PROGRESS, LIVE, WAITING, TouchState
+from postroad.store.ledger import IN_PROGRESS, LIVE, UNSENT, WAITING, TouchState
 
 
 def find_holds(situation: Situation) -> list[TouchHold]:
@@ -29,7 +29,7 @@ def _seconds(at: datetime | None) -> float:
 
 def _suppression(situation: Situation) -> Iterator[TouchHold]:
     found = situation.facts.suppression
-    if found is not None and situation.touch.state in WAITING:
+    if found is not None and situation.touch.state in UNSENT:
         yield new_hold(
             situation,
             DelayCause.SUPPRESSED,
@@ -42,7 +42,7 @@ def _suppression(situation: Situation) -> Iterator[TouchHold]:
 
 def _campaign(situation: Situation) -> Iterator[TouchHold]:
     touch, job = situation.touch, situation.job
-    if touch.state not in WAITING:
+    if touch.state not in UNSENT:
         return
     cause = CAMPAIGN_CAUSES[touch.campaign_state]
     if cause is not None:
@@ -60,6 +60,13 @@ def _cohort(situation: Situation) -> Iterator[TouchHold]:
         yield new_hold(
             situation, DelayCause.COHORT_PAUSED, since=pause.at, evidence=evidence, reason=pause.reason.rstrip(".")
         )
+
+
+def _variants(situation: Situation) -> Iterator[TouchHold]:
+    touch = situation.touch
+    if touch.state is TouchState.AWAITING:
+        until = max(touch.decides_at or touch.due_at, touch.due_at)
+        yield new_hold(situation, DelayCause.DECISION, since=min(touch.due_at, situation.now), until=until)
 
 
 def _exit(situation: Situation) -> Iterator[TouchHold]:
@@ -85,16 +92,16 @@ def _schedule(situation: Situation) -> Iterator[TouchHold]:
     """Find the time before which it is not tried: of its step, of a deferral, or of an operator."""
     touch, job = situation.touch, situation.job
     if touch.state is TouchState.PLANNED or (job is None and touch.state in WAITING):
-        until = max(touch.due_at, touch.next_at or touch.due_at)
+        until = max(touch.leaves_at, touch.next_at or touch.leaves_at)
     elif job is not None and job.state is JobState.SCHEDULED and touch.state in LIVE:
         until = from_ms(job.at_ms)
     else:
         return
     if until <= situation.now:
         return
-    if until <= touch.due_at and touch.first_due_at is not None:
+    if until <= touch.leaves_at and touch.first_due_at is not None:
         yield new_hold(situation, DelayCause.RECHECK, until=until, reason=touch.reply or "a frequency cap")
-    elif until <= touch.due_at:
+    elif until <= touch.leaves_at:
         yield new_hold(situation, DelayCause.SCHEDULE, until=until)
     else:
         yield _put_off(situation, until)
@@ -132,7 +139,7 @@ def _window(situation: Situation) -> Iterator[TouchHold]:
     if hours is None or touch.state not in WAITING or not _may_leave_later(situation):
         return
     now = situation.now
-    after = max(now, from_ms(situation.not_before_ms or 0), touch.due_at)
+    after = max(now, from_ms(situation.not_before_ms or 0), touch.leaves_at)
     then, at_once = hours.opens(after), hours.opens(now)
     if then > after or at_once > now:
         opens = then if then > after else at_once
@@ -153,10 +160,10 @@ def _job(situation: Situation) -> Iterator[TouchHold]:
     """Find what is wrong with its job, or that it is on the wire."""
     touch, job = situation.touch, situation.job
     if touch.state is TouchState.PLANNED:
-        if touch.due_at <= situation.now and CAMPAIGN_CAUSES[touch.campaign_state] is None:
+        if touch.leaves_at <= situation.now and CAMPAIGN_CAUSES[touch.campaign_state] is None:
             at = situation.facts.shared.advanced_at
             last = f"at {utc(at)}" if at is not None else "never"
-            yield new_hold(situation, DelayCause.NOT_ENQUEUED, since=touch.due_at, last=last)
+            yield new_hold(situation, DelayCause.NOT_ENQUEUED, since=touch.leaves_at, last=last)
     elif job is not None and touch.state in IN_PROGRESS:
         if job.state is None and not job.history:
             yield new_hold(situation, DelayCause.NO_JOB)
@@ -192,6 +199,7 @@ Finder = Callable[[Situation], Iterator[TouchHold]]
 FINDERS: Final[tuple[Finder, ...]] = (
     _suppression,
     _campaign,
+    _variants,
     _exit,
     _cohort,
     _frequency,

@@ -28,7 +28,7 @@ from postroad.settings.frequency import NORMAL
 from postroad.settings.types import RateSetting
 from postroad.store.cohort import Cohort, CohortPause, cohort_keys
 from postroad.store.dns_report import SenderHold
-from postroad.store.ledger import COMPLAINT, LIVE, REPLY, UNSUBSCRIBE, WAITING, TouchState
+from postroad.store.ledger import COMPLAINT, LIVE, REPLY, UNSENT, UNSUBSCRIBE, WAITING, TouchState
 from postroad.store.operator_pause import OperatorPause, operator_pauses
 from postroad.store.shaping import ShapingChange
 from postroad.store.touch_history import (
@@ -160,6 +160,7 @@ def find_intervals(
         job: Its job, if the queue still has it.
     """
     yield from _of_campaign(past.touch)
+    yield from _of_decision(past.touch)
     yield from _of_events(past.events)
     for pause in past.cohort_pauses:
         yield _interval(DelayCause.COHORT_PAUSED, pause.evidence.replace("_", " "), pause.at, pause.lifted_at)
@@ -186,12 +187,19 @@ def find_intervals(
 def _of_campaign(touch: FoundTouch) -> Iterator[DelayInterval]:
     if touch.launched_at is not None:
         yield _interval(DelayCause.CAMPAIGN_DRAFT, "", touch.due_at, touch.launched_at)
-    if touch.state not in WAITING:
+    if touch.state not in UNSENT:
         return
     if touch.paused_at is not None and CAMPAIGN_CAUSES[touch.campaign_state] is DelayCause.CAMPAIGN_PAUSED:
         yield _interval(DelayCause.CAMPAIGN_PAUSED, touch.paused_by or "", touch.paused_at, None)
     if touch.state is TouchState.PLANNED:
-        yield _interval(DelayCause.NOT_ENQUEUED, "", touch.due_at, None)
+        yield _interval(DelayCause.NOT_ENQUEUED, "", touch.leaves_at, None)
+
+
+def _of_decision(touch: FoundTouch) -> Iterator[DelayInterval]:
+    if touch.state is TouchState.AWAITING:
+        yield _interval(DelayCause.DECISION, touch.step, touch.delayed_since, None)
+    elif touch.waited_until is not None:
+        yield _interval(DelayCause.DECISION, touch.step, touch.delayed_since, touch.waited_until)
 
 
 def _of_events(events: Sequence[TouchEventRow]) -> Iterator[DelayInterval]:

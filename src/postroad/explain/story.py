@@ -39,7 +39,7 @@ MAX_EVENTS = 100
 
 
 class MessageStory(Struct, frozen=True, kw_only=True):
-    """One message to the person.
+    """One message to the person. ``variant``: None if its step has none, or it has not got one yet.
 
     ``waits``: it has not left, and nothing ended it. ``undecided``: it waits for a person's decision, as an unknown or
     dead one. ``words``: what its state means. ``earliest_at``: earliest time of sending; None: no time is known.
@@ -50,6 +50,7 @@ class MessageStory(Struct, frozen=True, kw_only=True):
     touch: int
     campaign: str
     step: str
+    variant: str | None
     sender: str
     queue: str
     state: TouchState
@@ -165,7 +166,7 @@ async def tell_story(context: AppContext, text: str, *, campaign: str | None = N
 
 def needs_queue(touch: FoundTouch) -> bool:
     """Return whether the queue may know more of a touch than the ledger."""
-    return touch.state in LIVE and touch.state is not TouchState.PLANNED
+    return touch.state in LIVE and touch.state not in (TouchState.AWAITING, TouchState.PLANNED)
 
 
 def read_ledger(
@@ -271,6 +272,7 @@ def _message(touch: FoundTouch, situation: Situation, past: TouchPast) -> Messag
         touch=touch.id,
         campaign=touch.campaign,
         step=touch.step,
+        variant=touch.variant,
         sender=touch.sender,
         queue=situation.queue,
         state=touch.state,
@@ -297,7 +299,7 @@ def earliest_of(situation: Situation, holds: list[TouchHold]) -> datetime | None
         return None
     not_before = from_ms(situation.not_before_ms) if situation.not_before_ms is not None else situation.now
     ends = [hold.until for hold in holds if hold.until is not None]
-    after = max(situation.now, touch.due_at, not_before, *ends)
+    after = max(situation.now, touch.leaves_at, not_before, *ends)
     hours = TouchHours.of(touch, situation.facts.shared.calendar)
     return after if hours is None else hours.opens(after)
 

@@ -46,6 +46,7 @@ class TimelineKind(StrEnum):
     LAUNCHED = "launched"
     REQUESTED = "requested"  # a program requested the message
     DUE = "due"
+    DECIDED = "decided"  # the message, which waited, got its variant
     OVERFLOW = "overflow"
     ATTEMPT = "attempt"
     RESOLVED = "resolved"
@@ -201,7 +202,11 @@ def _of_messages(touches: Sequence[FoundTouch]) -> Iterator[TimelineEntry]:
             at=touch.launched_at, kind=TimelineKind.LAUNCHED, words=f"Campaign {name} was launched.", campaign=name
         )
     for touch in touches:
-        yield _about(touch, touch.delayed_since, TimelineKind.DUE, f"Due, from sender {touch.sender}.")
+        variant = f", with variant {touch.variant}" if touch.variant and touch.waited_until is None else ""
+        yield _about(touch, touch.delayed_since, TimelineKind.DUE, f"Due, from sender {touch.sender}{variant}.")
+        if touch.waited_until is not None:
+            words = f"It got variant {touch.variant}, and may leave."
+            yield _about(touch, touch.waited_until, TimelineKind.DECIDED, words)
 
 
 def _ended(touches: Sequence[FoundTouch], events: Sequence[TouchEventRow]) -> Iterator[TimelineEntry]:

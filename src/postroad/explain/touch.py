@@ -64,7 +64,7 @@ async def explain_touch(context: AppContext, touch: FoundTouch) -> TouchExplanat
     assert situation.job is not None  # noqa: S101 - the queue answered
     explanation = explain_job(situation.job)
     holds = find_holds(situation)
-    if touch.state.ended or touch.state is TouchState.PLANNED:
+    if touch.state.ended or touch.state in (TouchState.AWAITING, TouchState.PLANNED):
         words, held_by, not_before = _explain_by_ledger(touch, facts, explanation, holds)
     else:
         words, held_by, not_before = _explain_by_queue(situation, explanation, holds)
@@ -125,10 +125,15 @@ def _explain_by_ledger(
 ) -> tuple[list[str], str | None, int | None]:
     """Explain a touch that is not in the queue yet, or has ended."""
     words = state_in_words(touch)
+    if touch.state is TouchState.AWAITING:
+        held = _words_of(holds, _ENDING)
+        until = touch.decides_at or touch.due_at
+        waits = _words_of(holds, (DelayCause.DECISION,))
+        return [*held, *waits, *words], "campaign" if held else "variants", _ms(max(until, touch.due_at))
     if touch.state is TouchState.PLANNED:
         held = _words_of(holds, _ENDING)
         words += _words_of(holds, _FREQUENCY)
-        return [*held, *words], "campaign" if held else None, _ms(touch.due_at)
+        return [*held, *words], "campaign" if held else None, _ms(touch.leaves_at)
     if facts.suppression is not None:
         suppression = facts.suppression
         reason = f"{suppression.reason.replace('_', ' ')} ({suppression.source})"

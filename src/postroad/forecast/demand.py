@@ -14,10 +14,11 @@ from postroad.campaign.segment import Segment, count_segment
 from postroad.dns.providers import OTHER_PROVIDERS, provider_table
 from postroad.forecast.following import Following, JourneySequel, NextEmail, waiting_enrolments
 from postroad.forecast.simulate import Arrival, LaneKey
+from postroad.forecast.tested import SplitEmails
 from postroad.shaping.config import Shaping
 from postroad.store.campaign import Campaign
 from postroad.store.engine import read
-from postroad.store.ledger import SENDER_OF_TOUCH, SENT_OR_SKIPPED, WAITING
+from postroad.store.ledger import LEAVES_AT, SENDER_OF_TOUCH, SENT_OR_SKIPPED, UNSENT
 from postroad.store.mail_domain import known_providers
 from postroad.store.suppression import suppressed_sql
 from postroad.store.touches.transitions import states_sql
@@ -95,22 +96,27 @@ def first_arrivals(
     by_lane: Counter[LaneKey] = Counter()
     for group, number in groups:
         by_lane[router.lane(sender, group)] += number
-    first = {zone: following.first(now.timestamp(), zone) for zone in {lane.zone for lane in by_lane}}
+    zones = {lane.zone for lane in by_lane}
+    if isinstance(following, SplitEmails):
+        following.begin(now.timestamp(), zones)
+    first = {zone: following.first(now.timestamp(), zone) for zone in zones}
     return [arrival for lane, number in by_lane.items() for arrival in _split(first[lane.zone], lane, number)]
 
 
 def waiting_arrivals(
     connection: sa.Connection, campaign: Campaign, router: Router, now: datetime, *, own: bool = True
 ) -> list[Arrival]:
-    """Return the messages of a running campaign that are planned or queued."""
-    at = bucket(connection, "CASE WHEN touch.next_at > touch.due_at THEN touch.next_at ELSE touch.due_at END")
+    """Return the messages of a running campaign that are planned or queued, or wait for their variants."""
+    leaves = f"CASE WHEN touch.state = 'awaiting' AND variant_test.decide_at > {LEAVES_AT} THEN variant_test.decide_at "
+    at = bucket(connection, f"{leaves}WHEN touch.next_at > {LEAVES_AT} THEN touch.next_at ELSE {LEAVES_AT} END")
     statement = sa.text(
         f"SELECT touch.step_id, {at} AS due, sender.address, recipient.domain, mail_domain.provider, "
         "mail_domain.site, recipient.time_zone, count(*) AS messages FROM touch "
         "JOIN campaign ON campaign.id = touch.campaign_id "
         f"JOIN sender ON sender.id = {SENDER_OF_TOUCH} JOIN recipient ON recipient.id = touch.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
-        f"WHERE touch.campaign_id = :id AND touch.state {states_sql(WAITING)} "
+        "LEFT JOIN variant_test ON variant_test.step_id = touch.step_id "
+        f"WHERE touch.campaign_id = :id AND touch.state {states_sql(UNSENT)} "
         "GROUP BY touch.step_id, due, sender.address, recipient.domain, mail_domain.provider, mail_domain.site, "
         "recipient.time_zone"
     )
@@ -143,7 +149,7 @@ def follow_up_arrivals(
 
 
 def enrolled_arrivals(
-    connection: sa.Connection, campaign_id: int, following: JourneySequel, router: Router, sender: str
+    connection: sa.Connection, campaign_id: int, following: JourneySequel | SplitEmails, router: Router, sender: str
 ) -> list[Arrival]:
     """Return the next messages to recipients of a journey who wait for a time."""
     arrivals: list[Arrival] = []

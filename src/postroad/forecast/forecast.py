@@ -45,6 +45,7 @@ from postroad.forecast.report import (
     late_messages,
 )
 from postroad.forecast.simulate import WINDOW, Arrival, LaneKey, SimulatedRun, Simulation
+from postroad.forecast.tested import OpenTest, SplitEmails, open_tests
 from postroad.forecast.what_if import apply_changes
 from postroad.queue import GateState
 from postroad.store.campaign import Campaign, CampaignState, Sender, find_campaign, steps_of
@@ -97,8 +98,9 @@ async def forecast_campaign(context: AppContext, request: ForecastRequest) -> Ca
             f"nothing of campaign {campaign.name} is to be sent: its audience is empty, or everything has left",
             remedy="Import the audience: `postroad audience import NAME FILE`.",
         )
-    if isinstance(demand.following, JourneySequel):
+    if campaign.journey is not None:
         notes = (*notes, JOURNEY_NOTE)
+    notes = (*notes, *(test.note for test in read_from.tests.values()))
     if settings.frequency:
         notes = (*notes, FREQUENCY_NOTE)
     sources = LimitSources(
@@ -115,12 +117,16 @@ async def forecast_campaign(context: AppContext, request: ForecastRequest) -> Ca
 
 
 class _Campaign(NamedTuple):
-    """A campaign, the emails that follow each other, its hours, and the addresses of its senders, its own first."""
+    """A campaign, the emails that follow each other, its hours, and the addresses of its senders, its own first.
+
+    ``tests``: open tests of variants, by step.
+    """
 
     row: Campaign
     following: Sequel | JourneySequel
     window: Window | None
     senders: Sequence[str]
+    tests: Mapping[int, OpenTest]
 
 
 def _read_campaign(engine: sa.Engine, name: str, calendar: HolidayCalendar, now: datetime) -> _Campaign:
@@ -141,14 +147,16 @@ def _read_campaign(engine: sa.Engine, name: str, calendar: HolidayCalendar, now:
         ids = [row.sender_id, *(row.overflow["senders"] if row.overflow else [])]
         found = Session(connection).exec(select(Sender.id, Sender.address).where(col(Sender.id).in_(ids)))
         addresses = dict(found.all())
-    return _Campaign(row, following, window, [addresses[id_] for id_ in ids])
+        tests = open_tests(connection, row.id, steps)
+    return _Campaign(row, following, window, [addresses[id_] for id_ in ids], tests)
 
 
 class _Demand:
     """What a campaign is still to send, and the rules by which messages follow and move."""
 
     def __init__(self, campaign: _Campaign) -> None:
-        self.campaign, self.following, self.window, self.senders = campaign
+        self.campaign, emails, self.window, self.senders, tests = campaign
+        self.following = SplitEmails(emails, tests)
 
     def arrivals(self, engine: sa.Engine, router: Router, now: datetime, coming: FileTrial | None) -> list[Arrival]:
         """Read what is still to be sent, and what other campaigns have waiting at the same gates."""
@@ -163,7 +171,7 @@ class _Demand:
                 return arrivals + first_arrivals(found, self.following, sender, router, now)
             arrivals += waiting_arrivals(connection, own, router, now)
             arrivals += follow_up_arrivals(connection, own, self.following, router, sender)
-            if isinstance(self.following, JourneySequel) and own.id is not None:
+            if own.journey is not None and own.id is not None:
                 arrivals += enrolled_arrivals(connection, own.id, self.following, router, sender)
         return arrivals
 
@@ -214,7 +222,7 @@ class _Demand:
         return Simulation(
             arrivals,
             gates.__getitem__,
-            follow=self.following.after,
+            follow=self.following.copy().after,
             window=self.window,
             own=self.senders[0],
             take_over=partial(self.take_over, gates),

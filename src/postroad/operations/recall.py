@@ -23,6 +23,7 @@ from postroad.store.ledger import ON_THE_WIRE, TouchState
 from postroad.store.touch_count import counts_by_step
 from postroad.store.touch_page import touch_pages
 from postroad.store.types import UtcDateTime
+from postroad.store.variant_split import variant_names
 
 REACHED = (TouchState.ACCEPTED, *ON_THE_WIRE)
 """States of touches that were delivered, or may have been."""
@@ -39,10 +40,14 @@ class RecallResult:
 
 
 class ReachedRecipient(NamedTuple):
-    """A recipient who got an email, or may have got it. ``at``: when that was settled; None: it is on the wire."""
+    """A recipient who got an email, or may have got it. ``at``: when that was settled; None: it is on the wire.
+
+    ``variant``: None if the step has none.
+    """
 
     address: str
     step: str
+    variant: str | None
     state: TouchState
     at: datetime | None
 
@@ -131,18 +136,27 @@ def reached_recipients(engine: sa.Engine, name: str, step: str | None) -> Iterat
                 yield from _addresses(connection, reached, names)
 
 
+def has_variants(engine: sa.Engine, name: str) -> bool:
+    """Return whether a step of a campaign has variants. Raise StateError if no campaign has that name."""
+    with read(engine) as connection:
+        steps = steps_of(connection, find_campaign(connection, name).id or 0)
+    return any(variant_names(step.settings) for step in steps)
+
+
 def _addresses(connection: sa.Connection, touch_ids: list[int], names: dict[int | None, str]) -> list[ReachedRecipient]:
     item, parameters = id_rows(connection, touch_ids)
     statement = sa.text(
-        f"SELECT recipient.address, touch.step_id, touch.state, touch.settled_at FROM {item} CROSS JOIN touch "
+        "SELECT recipient.address, touch.step_id, touch.variant, touch.state, touch.settled_at "
+        f"FROM {item} CROSS JOIN touch "
         "CROSS JOIN recipient WHERE touch.id = batch.id AND recipient.id = touch.recipient_id ORDER BY touch.id"
     ).columns(
         sa.column("address", sa.Text()),
         sa.column("step_id", sa.Integer()),
+        sa.column("variant", sa.Text()),
         sa.column("state", sa.Text()),
         sa.column("settled_at", UtcDateTime()),
     )
     return [
-        ReachedRecipient(row.address, names[row.step_id], TouchState(row.state), row.settled_at)
+        ReachedRecipient(row.address, names[row.step_id], row.variant, TouchState(row.state), row.settled_at)
         for row in connection.execute(statement, parameters)
     ]

@@ -15,7 +15,7 @@ from postroad.store.engine import read, write
 from postroad.store.enrolment import EnrolmentState, ExitReason
 from postroad.store.enrolments.changes import exit_enrolments
 from postroad.store.enrolments.pending import enrolment_page
-from postroad.store.ledger import WAITING, TouchState
+from postroad.store.ledger import UNSENT, TouchState
 from postroad.store.suppression import PERMISSION_AUDIENCE
 from postroad.store.touch_page import touch_pages
 from postroad.store.touches.ending import cancel_touches, suppress_touches
@@ -70,7 +70,7 @@ def cancel_waiting_touches(
     """
     queued: list[int] = []
     for page in touch_pages(engine, campaign_id, step_id=step_id):
-        planned = [touch.id for touch in page if touch.state == TouchState.PLANNED]
+        planned = [touch.id for touch in page if touch.state in (TouchState.AWAITING, TouchState.PLANNED)]
         _end(engine, planned, TouchState.CANCELLED, now)
         waiting = [touch.id for touch in page if touch.state in (TouchState.QUEUED, TouchState.DEFERRED)]
         queued += _end(engine, waiting, TouchState.CANCELLED, now)
@@ -97,7 +97,7 @@ def complete_cancellations(engine: sa.Engine, now: datetime) -> int:
         statement = sa.text(
             "SELECT campaign.id FROM campaign JOIN step ON step.campaign_id = campaign.id "
             "JOIN touch_count ON touch_count.step_id = step.id WHERE campaign.state = 'cancelled' "
-            f"AND touch_count.state {states_sql(WAITING)} "
+            f"AND touch_count.state {states_sql(UNSENT)} "
             "GROUP BY campaign.id, touch_count.state HAVING sum(touch_count.touches) > 0 "
             "UNION SELECT campaign.id FROM campaign JOIN step ON step.campaign_id = campaign.id "
             "JOIN enrolment_count ON enrolment_count.step_id = step.id WHERE campaign.state = 'cancelled' "
@@ -175,7 +175,7 @@ def _waiting_for(engine: sa.Engine, campaign_id: int, addresses: Sequence[str]) 
         statement = sa.text(
             "WITH theirs AS MATERIALIZED "
             f"(SELECT id, campaign_id, state FROM touch WHERE recipient_id {recipients}) SELECT id FROM theirs "
-            f"WHERE campaign_id = :campaign_id AND state {states_sql(WAITING)}"
+            f"WHERE campaign_id = :campaign_id AND state {states_sql(UNSENT)}"
         )
         return list(connection.execute(statement, {"campaign_id": campaign_id, **parameters}).scalars())
 
@@ -186,7 +186,7 @@ def _end_matching(
     """End waiting touches by domains and hashes. It compares a million touches in about a second, without a lock."""
     ended = 0
     for page in touch_pages(engine, campaign_id):
-        waiting = [touch.id for touch in page if touch.state in WAITING]
+        waiting = [touch.id for touch in page if touch.state in UNSENT]
         if not waiting:
             continue
         with read(engine) as connection:

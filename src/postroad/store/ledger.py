@@ -14,11 +14,13 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel
 
 from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
+from postroad.store.variant import VariantOutcome, record_outcomes
 
 
 class TouchState(StrEnum):
     """The state of a touch. `postroad.store.touches.transitions` has the events that change it."""
 
+    AWAITING = "awaiting"
     PLANNED = "planned"
     QUEUED = "queued"
     SENDING = "sending"
@@ -38,11 +40,14 @@ class TouchState(StrEnum):
         return self not in LIVE
 
 
-LIVE = (TouchState.PLANNED, TouchState.QUEUED, TouchState.SENDING, TouchState.DEFERRED)
+LIVE = (TouchState.AWAITING, TouchState.PLANNED, TouchState.QUEUED, TouchState.SENDING, TouchState.DEFERRED)
 """States in which a touch is still to be submitted, sent or recorded."""
 
 WAITING = (TouchState.PLANNED, TouchState.QUEUED, TouchState.DEFERRED)
-"""Live states in which a touch is not on the wire."""
+"""Live states in which a touch is not on the wire, and may be sent."""
+
+UNSENT = (TouchState.AWAITING, *WAITING)
+"""Live states in which a touch is not on the wire. An awaiting one has no variant yet, and must not be sent."""
 
 ON_THE_WIRE = (TouchState.SENDING, TouchState.UNKNOWN)
 """States in which the last claim may have reached a server."""
@@ -92,6 +97,14 @@ class Touch(SQLModel, table=True):
             sqlite_where=sa.text(_FAILED_OF_JOURNEY),
             postgresql_where=sa.text(_FAILED_OF_JOURNEY),
         ),
+        sa.Index(
+            "ix_touch_awaiting",
+            "campaign_id",
+            "step_id",
+            "id",
+            sqlite_where=sa.text("state = 'awaiting'"),
+            postgresql_where=sa.text("state = 'awaiting'"),
+        ),
         sa.Index("ix_touch_recipient", "recipient_id", "settled_at"),
     )
 
@@ -135,6 +148,12 @@ class Touch(SQLModel, table=True):
         sa_type=sa.BigInteger,
         sa_column_kwargs={"server_default": sa.text("0")},
         description="the request of a program that it is made for; 0: its campaign planned it; -n: for the n-th entry",
+    )
+    variant: str | None = Field(
+        default=None, sa_type=sa.String(64), description="variant of its step; NULL: none, or not decided yet"
+    )
+    waited_until: datetime | None = Field(
+        default=None, sa_type=UtcDateTime, description="when it may leave after it waited for its variant"
     )
 
 
@@ -198,6 +217,9 @@ SENDER_OF_TOUCH = "COALESCE(touch.sender_id, campaign.sender_id)"
 """SQL expression of the id of a touch's sender, in a statement that joins the touch's campaign."""
 
 
+LEAVES_AT = "CASE WHEN touch.waited_until > touch.due_at THEN touch.waited_until ELSE touch.due_at END"
+"""SQL expression of the time at which a touch may leave: when it is due, or later if it waited for its variant."""
+
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
 DUE = (
@@ -241,7 +263,10 @@ def record_unsubscribe(connection: sa.Connection, touch_id: int, source: str, no
         "SELECT :uid, id, state, :now, 0, 'unsubscribe', :source FROM touch WHERE id = :id ON CONFLICT (uid) DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     values = {"uid": f"{touch_id}:unsubscribe", "id": touch_id, "now": now, "source": source}
-    return connection.execute(statement, values).rowcount > 0
+    first = connection.execute(statement, values).rowcount > 0
+    if first:
+        record_outcomes(connection, [touch_id], VariantOutcome.UNSUBSCRIBED, now)
+    return first
 
 
 def record_reply(connection: sa.Connection, touch_id: int, digest: str, now: datetime) -> None:
@@ -260,6 +285,8 @@ def _record_act(connection: sa.Connection, touch_id: int, cause: str, uid: str, 
         "SELECT :uid, id, state, :now, 0, :cause FROM touch WHERE id = :id ON CONFLICT (uid) DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     connection.execute(statement, {"uid": uid, "id": touch_id, "now": now, "cause": cause})
+    outcome = VariantOutcome.REPLIED if cause == REPLY else VariantOutcome.COMPLAINED
+    record_outcomes(connection, [touch_id], outcome, now)
 
 
 def delivery_events(connection: sa.Connection, touch_id: int) -> list[sa.Row[tuple[object, ...]]]:

@@ -43,6 +43,38 @@ class AcceptedTouch(NamedTuple):
     due_at: datetime
 
 
+class AwaitingTouch(NamedTuple):
+    """A touch that waits for the variant of its step to be decided."""
+
+    touch_id: int
+    recipient_id: int
+    due_at: datetime
+    time_zone: str | None
+    country: str | None
+    subdivision: str | None
+
+
+def awaiting_touches(
+    connection: sa.Connection, campaign_id: int, step_id: int, *, limit: int = STEP
+) -> list[AwaitingTouch]:
+    """Return the first touches of a step that wait for its variant, in order of their ids."""
+    statement = sa.text(
+        "SELECT waiting.id, waiting.recipient_id, waiting.due_at, recipient.time_zone, "
+        f"{place_sql(connection)} FROM (SELECT id, recipient_id, due_at FROM touch WHERE campaign_id = :campaign_id "
+        "AND step_id = :step_id AND state = 'awaiting' ORDER BY id LIMIT :limit) AS waiting CROSS JOIN recipient "
+        "WHERE recipient.id = waiting.recipient_id ORDER BY waiting.id"
+    ).columns(
+        sa.column("id", sa.Integer()),
+        sa.column("recipient_id", sa.Integer()),
+        sa.column("due_at", UtcDateTime()),
+        sa.column("time_zone", sa.Text()),
+        sa.column("country", sa.Text()),
+        sa.column("subdivision", sa.Text()),
+    )
+    values = {"campaign_id": campaign_id, "step_id": step_id, "limit": limit}
+    return [AwaitingTouch(*row) for row in connection.execute(statement, values)]
+
+
 def unfrozen_members(
     connection: sa.Connection, audience_id: int, step: PlannedStep, limit: int = STEP, *, after: int = 0
 ) -> list[Member]:

@@ -24,6 +24,7 @@ class FoundTouch(NamedTuple):
     ``launched_at``, ``paused_at``, ``paused_by``, ``frequency``: of its campaign. ``provider``, ``site``: from the last
     DNS lookup. ``recalled_at``: of its step. ``route``: of its sender. ``own_zone``: the recipient's time zone, if
     known. ``country``, ``subdivision``: merge fields. ``transactional``: an unsubscribe does not hold it.
+    ``decides_at``: when the winner of its step's variants is decided at the latest.
     """
 
     id: int
@@ -64,6 +65,15 @@ class FoundTouch(NamedTuple):
         """When it was due first. A frequency cap may have moved ``due_at``."""
         return self.first_due_at or self.due_at
 
+    variant: str | None = None
+    waited_until: datetime | None = None
+    decides_at: datetime | None = None
+
+    @property
+    def leaves_at(self) -> datetime:
+        """When it may leave: when it is due, or later if it waited for its variant."""
+        return self.due_at if self.waited_until is None else max(self.due_at, self.waited_until)
+
 
 class FoundSuppression(NamedTuple):
     """Why an address is suppressed."""
@@ -81,10 +91,12 @@ SELECT touch.id, touch.step_id, touch.state, touch.due_at, touch.next_at, touch.
   campaign.state AS campaign_state, {PERMISSION_AUDIENCE} AS audience_id, campaign.warmup, campaign.sending_window,
   step.name AS step, sender.address AS sender, touch.recipient_id, touch.campaign_id, campaign.launched_at,
   campaign.paused_at, campaign.paused_by, recipient.domain, mail_domain.provider, mail_domain.site, campaign.frequency,
-  {transactional_sql("touch.request_id")} AS transactional, touch.first_due_at, step.recalled_at, sender.route
+  {transactional_sql("touch.request_id")} AS transactional, touch.first_due_at, step.recalled_at, sender.route,
+  touch.variant, touch.waited_until, variant_test.decide_at AS decides_at
 FROM touch JOIN recipient ON recipient.id = touch.recipient_id JOIN campaign ON campaign.id = touch.campaign_id
 JOIN step ON step.id = touch.step_id JOIN sender ON sender.id = {SENDER_OF_TOUCH}
 LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain
+LEFT JOIN variant_test ON variant_test.step_id = touch.step_id
 WHERE {{where}} ORDER BY touch.id DESC LIMIT :limit
 """
 _COLUMNS = (
@@ -120,6 +132,9 @@ _COLUMNS = (
     sa.column("first_due_at", UtcDateTime()),
     sa.column("recalled_at", UtcDateTime()),
     sa.column("route", sa.Text()),
+    sa.column("variant", sa.Text()),
+    sa.column("waited_until", UtcDateTime()),
+    sa.column("decides_at", UtcDateTime()),
 )
 
 

@@ -18,12 +18,13 @@ PAGE = 1_000
 
 
 class TouchKey(NamedTuple):
-    """One touch: its recipient, its id, its state, and its request; 0: its campaign planned it."""
+    """One touch: its recipient, its id, its state, its request (0: its campaign planned it), and its variant."""
 
     recipient_id: int
     id: int
     state: str
     request_id: int
+    variant: str | None
 
 
 def touch_page(
@@ -40,8 +41,9 @@ def touch_page(
     ``after``, ``after_request``: recipient and request of the last touch of the page before.
     """
     statement = sa.text(
-        "SELECT recipient_id, id, state, request_id FROM touch WHERE campaign_id = :campaign_id AND step_id = :step_id "
-        "AND (recipient_id, request_id) > (:after, :after_request) ORDER BY recipient_id, request_id LIMIT :limit"
+        "SELECT recipient_id, id, state, request_id, variant FROM touch WHERE campaign_id = :campaign_id "
+        "AND step_id = :step_id AND (recipient_id, request_id) > (:after, :after_request) "
+        "ORDER BY recipient_id, request_id LIMIT :limit"
     )
     values = {
         "campaign_id": campaign_id,

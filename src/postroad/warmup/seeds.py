@@ -187,6 +187,12 @@ def _require_fit(file: CampaignFile, sender: str) -> None:
             where=f"{file.path}, steps",
             remedy="Remove the wait: the emails alternate from day to day.",
         )
+    if any(step.settings.get("variants") for step in file.steps):
+        raise ConfigError(
+            "a step has variants, but a seed campaign sends the same message to the whole list",
+            where=f"{file.path}, steps",
+            remedy="Remove variants and winner.",
+        )
     if definition.window_row is not None or any(step.settings["at"] is not None for step in file.steps):
         raise ConfigError(
             "the campaign has a window or times, or holidays, but seed mail uses the hours of the warmup",

@@ -49,7 +49,7 @@ ENROLMENT_TRANSITIONS: Final = (
     EnrolmentTransition(_E.EXITED, (_S.ACTIVE,), _S.EXITED),
     EnrolmentTransition(_E.REVIVED, (_S.EXITED,), _S.ACTIVE, _UNSENT),
     EnrolmentTransition(_E.REPLIED, (_S.EXITED,), _S.EXITED, _UNSENT),
-    EnrolmentTransition(_E.GOAL, (_S.ACTIVE,), None),
+    EnrolmentTransition(_E.GOAL, (_S.ACTIVE, _S.COMPLETED, _S.EXITED), None),
     EnrolmentTransition(_E.DELETED, (_S.COMPLETED, _S.EXITED), None),
 )
 """Every transition. An enrolment is inserted in any state: a recipient may exit at the entry."""

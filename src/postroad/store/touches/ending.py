@@ -134,7 +134,7 @@ def delete_touches(connection: sa.Connection, touch_ids: Sequence[int]) -> int:
     old = any_of(connection, f"SELECT batch.id FROM {item}")
     keep = "INSERT INTO past_touch (id, campaign_id, recipient_id) SELECT id, campaign_id, recipient_id FROM touch"
     connection.execute(sa.text(f"{keep} WHERE id {old}"), parameters)
-    for table in ("delivery_event", "bounce_effect", "overflow", "message_request"):
+    for table in ("delivery_event", "bounce_effect", "overflow", "message_request", "variant_outcome"):
         connection.execute(sa.text(f"DELETE FROM {table} WHERE touch_id {old}"), parameters)
     connection.execute(sa.text(f"UPDATE bounce_mail SET touch_id = NULL WHERE touch_id {old}"), parameters)
     return connection.execute(sa.text(f"DELETE FROM touch WHERE id {old}"), parameters).rowcount

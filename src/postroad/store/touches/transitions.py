@@ -2,10 +2,10 @@
 
 ::
 
-    planned ─► queued ─► sending ─► accepted | bounced | dead | expired | unknown
-       │          ▲          │
-       │          └ deferred ◄┘        unknown ─► accepted | bounced | dead   (when it is known later)
-       └─► suppressed | cancelled | skipped      (also from queued and deferred)
+    awaiting ─► planned ─► queued ─► sending ─► accepted | bounced | dead | expired | unknown
+                  │          ▲          │
+                  │          └ deferred ◄┘        unknown ─► accepted | bounced | dead   (when it is known later)
+                  └─► suppressed | cancelled | skipped      (also from queued and deferred; the first two from awaiting)
 
 Every UPDATE and DELETE of the table ``touch`` takes its condition on the state from here, by `allowed_sql`.
 """
@@ -16,12 +16,13 @@ from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from postroad.store.ledger import LIVE, ON_THE_WIRE, SENT_OR_SKIPPED, WAITING, TouchState
+from postroad.store.ledger import LIVE, ON_THE_WIRE, SENT_OR_SKIPPED, UNSENT, WAITING, TouchState
 
 
 class TouchEvent(StrEnum):
     """What changes a touch."""
 
+    DECIDED = "decided"  # it gets a variant
     ENQUEUED = "enqueued"  # the queue has its job
     ADMITTED = "admitted"  # a worker is about to send it
     RECORDED = "recorded"  # an event of the queue was read
@@ -73,6 +74,7 @@ _S, _E = TouchState, TouchEvent
 _ENDED = tuple(state for state in TouchState if state.ended)
 
 TRANSITIONS: Final = (
+    _from([_S.AWAITING], _E.DECIDED, _S.PLANNED),
     _from([_S.PLANNED], _E.ENQUEUED, _S.QUEUED),
     _from(WAITING, _E.ADMITTED, _S.SENDING),
     _from(ON_THE_WIRE, _E.ADMITTED, _S.SENDING, Condition.CLAIM_ENDED),
@@ -96,8 +98,8 @@ TRANSITIONS: Final = (
     _from([_S.UNKNOWN], _E.RESOLVED, _S.ACCEPTED),
     _from([_S.UNKNOWN], _E.RESOLVED, _S.DEAD),
     _from([_S.UNKNOWN], _E.RESOLVED, _S.QUEUED),
-    _from(WAITING, _E.SUPPRESSED, _S.SUPPRESSED),
-    _from(WAITING, _E.CANCELLED, _S.CANCELLED),
+    _from(UNSENT, _E.SUPPRESSED, _S.SUPPRESSED),
+    _from(UNSENT, _E.CANCELLED, _S.CANCELLED),
     _from([_S.DEAD, _S.EXPIRED], _E.REQUEUED, _S.QUEUED),
     _from([_S.QUEUED, _S.DEFERRED], _E.POSTPONED, None),
     _from(WAITING, _E.HELD, _S.PLANNED),
@@ -109,7 +111,10 @@ TRANSITIONS: Final = (
     _from({*_ENDED} - {*SENT_OR_SKIPPED}, _E.LEFT, None, Condition.ENROLLED),
     _from({*_ENDED} - {_S.UNKNOWN}, _E.DELETED, None, Condition.NOT_UNSUBSCRIBED),
 )
-"""Every transition. A touch is inserted as ``planned``, or as ``suppressed`` or ``cancelled`` when it is never sent."""
+"""Every transition.
+
+A touch is inserted as ``planned`` or ``awaiting``, or as ``suppressed`` or ``cancelled`` when it is never sent.
+"""
 
 
 def transitions(event: TouchEvent, target: TouchState | None = None) -> list[Transition]:
