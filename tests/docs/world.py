@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 _STEP = "steps:\n  - {email: hello, subject: Hello, text: hello.txt}\n"
 _VARIANTS = _STEP.replace(
-    "}\n", ", variants: [{name: question, subject: Shall we?, share: 50}, {name: plain, share: 50}]}\n"
+    "}\n", ", variants: [{name: question, subject: Shall we plant, share: 50}, {name: plain, share: 50}]}\n"
 )
 _DAY = (datetime.now(UTC) - timedelta(days=1)).date()
 _DMARC = """<?xml version="1.0"?>
