@@ -55,6 +55,19 @@ class Depth:
             oldest_ready_ms=stats.oldest_ready_ms,
         )
 
+    def row(self) -> dict[str, Any]:
+        """Return the row of the table. It has few and narrow columns: a table of the UI is 580 pixels wide."""
+        return {
+            "queue": self.queue,
+            "queued": self.queued,
+            "scheduled": self.scheduled,
+            "in flight": self.in_flight,
+            "uncertain": self.uncertain,
+            "dead": self.dead,
+            "unrecorded": self.unrecorded,
+            "oldest": f"{self.oldest_ready_ms // 1000} s",
+        }
+
 
 @retried("tidy the queues")
 async def reap_and_promote() -> int:
@@ -157,21 +170,7 @@ async def list_in_form() -> bool:
 async def publish_depths() -> list[Depth]:
     async with open_context() as context:
         depths = [await Depth.of(await context.queue(name)) for name in DEFAULT_QUEUES]
-    rows = [_row(depth) for depth in depths]
+    rows = [depth.row() for depth in depths]
     if not await renew_table("queues", rows, TITLE):
         await publish_table("queues", rows, TITLE)
     return depths
-
-
-def _row(depth: Depth) -> dict[str, Any]:
-    """Return the row of the table. It has few and narrow columns: a table of the UI is 580 pixels wide."""
-    return {
-        "queue": depth.queue,
-        "queued": depth.queued,
-        "scheduled": depth.scheduled,
-        "in flight": depth.in_flight,
-        "uncertain": depth.uncertain,
-        "dead": depth.dead,
-        "unrecorded": depth.unrecorded,
-        "oldest": f"{depth.oldest_ready_ms // 1000} s",
-    }

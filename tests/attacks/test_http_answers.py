@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import ssl
 import zlib
@@ -29,6 +30,7 @@ from postroad.queue import Health
 from postroad.settings import OAuthSettings, SesWebhook, Settings
 from postroad.smtp.oauth import TokenError, TokenSource
 from postroad.web.webhooks import sns
+from postroad.web.webhooks.request import WebhookRequest
 from tests.attacks.limits import MEBIBYTE, run_limited
 from tests.dns.nameserver import Nameserver
 from tests.smtp.conftest import Certificates
@@ -311,7 +313,26 @@ async def test_a_token_is_fetched_within_limits(attack: Attack, tmp_path: Path) 
 async def test_a_certificate_of_sns_is_fetched_within_limits(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sns, "FETCH_WITHIN_S", WITHIN_S)
     topic = "arn:aws:sns:eu-west-1:123456789012:bounces"
-    async with attacker(attack) as port, httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(BOUND_S):
+    certificate = f"https://{sns.host_of(topic)}/SimpleNotificationService-{'0' * 32}.pem"
+    message = {"Type": "Notification", "Message": "{}", "TopicArn": topic, "SigningCertURL": certificate}
+    request = WebhookRequest(body=json.dumps(message).encode(), headers={}, now_ms=0)
+    async with (
+        attacker(attack) as port,
+        httpx.AsyncClient(transport=_PlainToLoopback(port)) as client,
+        asyncio.timeout(BOUND_S),
+    ):
         topics = sns.SnsTopics(SesWebhook(topics=(topic,)), 60_000, client)
         with pytest.raises(UnavailableError, match="SNS is unreachable"):
-            await topics._get(f"http://127.0.0.1:{port}/")
+            await topics.verify(request)
+
+
+class _PlainToLoopback(httpx.AsyncHTTPTransport):
+    """Finds every name at a port on loopback, without TLS."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(trust_env=False)
+        self._port = port
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.url = request.url.copy_with(scheme="http", host="127.0.0.1", port=self._port)
+        return await super().handle_async_request(request)

@@ -11,7 +11,7 @@ from postroad.campaign import plan
 from postroad.campaign.plan import advance, launch
 from postroad.campaign.status import finish_if_done, summary
 from postroad.errors import StateError
-from postroad.operations.campaigns import _cancel
+from postroad.operations.campaigns import cancel_in_ledger
 from postroad.store.campaign import CampaignState, find_campaign
 from postroad.store.ending import complete_cancellations, end_suppressed
 from postroad.store.engine import read, write
@@ -86,7 +86,7 @@ def test_an_interrupted_launch_can_be_cancelled(project: CampaignProject, monkey
         crash_after(patch, 1)
         with pytest.raises(CrashError):
             launch(project.engine, "spring", NOW)
-    _cancel(project.engine, "spring", NOW)
+    cancel_in_ledger(project.engine, "spring", NOW)
     assert {state for _, _, state, _ in project.touches()} == {"cancelled"}
     with pytest.raises(StateError, match="was cancelled"):
         launch(project.engine, "spring", NOW)

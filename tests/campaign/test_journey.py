@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from postroad.campaign import journey_pass
+from postroad.campaign.journey import Journey
 from postroad.campaign.plan import advance, forecast, launch
 from postroad.campaign.status import finish_if_done, summary
 from postroad.errors import StateError
-from postroad.operations.campaigns import _cancel
+from postroad.operations.campaigns import cancel_in_ledger
 from postroad.settings import UnsubscribeScope
 from postroad.store.campaign import CampaignState, find_campaign
 from postroad.store.ending import complete_cancellations, end_suppressed
@@ -267,7 +269,7 @@ def test_cancelling_ends_enrolments_and_maintenance_completes_an_interrupted_one
         "german": "hello exited cancelled",
         "other": "hello exited cancelled",
     }
-    _cancel(project.engine, "spring", NOW)  # Idempotent.
+    cancel_in_ledger(project.engine, "spring", NOW)  # Idempotent.
     assert step_on(project, NOW + 9 * DAY) == 0
 
 
@@ -363,13 +365,13 @@ def test_a_pass_that_read_before_the_campaign_was_cancelled_writes_nothing(
 ) -> None:
     launched(project, PEOPLE[:1], SHORT)
     settle(project, "hello", S.ACCEPTED)
-    walk = journey_pass._walk
+    walk = Journey.walk
 
-    def cancelled_meanwhile(*args: object) -> object:
+    def cancelled_meanwhile(*args: Any) -> object:
         set_state(project, CampaignState.CANCELLED)
-        return walk(*args)  # type: ignore[arg-type]
+        return walk(*args)
 
-    monkeypatch.setattr(journey_pass, "_walk", cancelled_meanwhile)
+    monkeypatch.setattr(Journey, "walk", cancelled_meanwhile)
     assert advance(project.engine, "spring", NOW) == 0
     assert places(project) == {"big": "hello active"}
 

@@ -15,7 +15,7 @@ from postroad.app.context import ready_engine
 from postroad.cli.app import app
 from postroad.embedded import stop_redis
 from postroad.local.processes import Child, Command, Probe, Supervisor
-from postroad.local.stack import _start_bounces
+from postroad.local.stack import start_bounces
 from postroad.settings import CONFIG_VARIABLE, Settings
 from postroad.store.cohort import CohortEvidence, CohortPause, add_pause
 from postroad.store.engine import write
@@ -116,5 +116,5 @@ class Noting(Supervisor):
 async def test_up_starts_what_the_settings_ask_for(tmp_path: Path, settings: str, started: list[str]) -> None:
     (tmp_path / "postroad.toml").write_text(settings)
     supervisor = Noting(tmp_path)
-    await _start_bounces(Settings.load(tmp_path / "postroad.toml"), supervisor, lambda _: None)
+    await start_bounces(Settings.load(tmp_path / "postroad.toml"), supervisor, lambda _: None)
     assert supervisor.started == started

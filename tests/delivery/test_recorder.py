@@ -113,7 +113,7 @@ async def test_minutes_without_the_database_lose_nothing_and_hold_one_batch(
 
 @pytest.mark.postgresql
 async def test_a_stop_without_the_database_leaves_its_events_for_the_next_recorder(
-    away: tuple[PostgresqlServer, sa.Engine], queue: Queue
+    away: tuple[PostgresqlServer, sa.Engine], queue: Queue, redis_url: str
 ) -> None:
     server, engine = away
     await deliver(engine, queue, 10)
@@ -132,8 +132,8 @@ async def test_a_stop_without_the_database_leaves_its_events_for_the_next_record
     server.start()
     async with asyncio.timeout(10):
         # As after a restart: unacknowledged events first.
-        queue._log.read_again("recorder")
-        await Recorder(engine=engine, queue=queue, clock=clock, name="r", bounce=BounceSettings()).drain()
+        async with Queue.open(redis_url, queue.name) as restarted:
+            await Recorder(engine=engine, queue=restarted, clock=clock, name="r", bounce=BounceSettings()).drain()
     assert recorded(engine) == (10, 10)
 
 

@@ -48,7 +48,7 @@ async def die_before_marking(engine: sa.Engine, queue: Queue, monkeypatch: pytes
         raise DeathError
 
     with monkeypatch.context() as patch:
-        patch.setattr(submitting, "_mark_queued", die)
+        patch.setattr(submitting, "mark_queued", die)
         with pytest.raises(DeathError):
             await submit(engine, queue)
 

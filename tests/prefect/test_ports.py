@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from postroad.errors import UnavailableError
-from postroad.local import stack
 from postroad.local.prefect_access import PrefectAccess
 from postroad.local.prefect_api import PrefectApi
 from postroad.local.prefect_server import PrefectServer
-from postroad.local.stack import LocalStack, Report, start_stack
+from postroad.local.processes import Command, Supervisor
+from postroad.local.stack import LocalStack, start_stack
 from postroad.settings import CONFIG_VARIABLE, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -45,21 +47,24 @@ class Contest:
         self.starts: list[list[tuple[str, int]]] = []
         self.sockets: list[socket.socket] = []
 
-    async def start(self, running: LocalStack, report: Report) -> None:
-        self.starts.append(running.ports)
+    async def start(self, server: PrefectServer, supervisor: Supervisor) -> None:
+        chosen = Settings.load(ROOT / "postroad.toml")  # with what the stack wrote into the environment
+        ports = LocalStack(settings=chosen, prefect=server, supervisor=supervisor, sandbox_dir=None).ports
+        self.starts.append(ports)
         if len(self.starts) <= self.lost:
-            self.sockets.append(socket.create_server(running.ports[len(self.starts) % len(running.ports)]))
+            self.sockets.append(socket.create_server(ports[len(self.starts) % len(ports)]))
             raise UnavailableError("a child ended before it was ready")
 
-    async def start_nothing(self, running: LocalStack, report: Report) -> None:
-        pass
+
+async def start_nothing(supervisor: Supervisor, command: Command, **ready: Any) -> None:
+    pass
 
 
 @pytest.fixture
 def contest(monkeypatch: pytest.MonkeyPatch) -> Iterator[Contest]:
     contest = Contest(lost=2)
-    monkeypatch.setattr(stack, "_start_prefect", contest.start)
-    monkeypatch.setattr(stack, "_start_delivery", contest.start_nothing)
+    monkeypatch.setattr(PrefectServer, "start", partialmethod(contest.start))
+    monkeypatch.setattr(Supervisor, "start", start_nothing)
     yield contest
     for taken in contest.sockets:
         taken.close()
@@ -83,11 +88,11 @@ async def test_ports_that_are_always_taken_are_an_error(settings: Settings, cont
 
 
 async def test_another_failure_is_not_tried_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(running: LocalStack, report: Report) -> None:
+    async def fail(*parts: Any, **ready: Any) -> None:
         raise UnavailableError("the disk is full")
 
-    monkeypatch.setattr(stack, "_start_prefect", fail)
-    monkeypatch.setattr(stack, "_start_delivery", fail)
+    monkeypatch.setattr(PrefectServer, "start", fail)
+    monkeypatch.setattr(Supervisor, "start", fail)
     with pytest.raises(ExceptionGroup) as failed:
         async with start_stack(settings, lambda _: None):
             pass

@@ -135,10 +135,19 @@ async def test_a_change_without_a_token_is_refused(server: PrefectServer) -> Non
 
 
 async def test_a_token_that_expired_is_fetched_again(server: PrefectServer) -> None:
+    tokens: list[str] = []
+
+    async def replace_first(request: httpx.Request) -> None:
+        if "Prefect-Csrf-Token" in request.headers:
+            tokens.append(request.headers["Prefect-Csrf-Token"])
+            if len(tokens) == 1:
+                request.headers["Prefect-Csrf-Token"] = "old"
+
     async with server.access().http(60) as client:
-        auth: Any = client.auth
-        auth._csrf = {"Prefect-Csrf-Token": "old", "Prefect-Csrf-Client": "old"}
+        client.event_hooks["request"].append(replace_first)
         assert (await client.post("/variables/filter", json={})).is_success
+    assert len(tokens) == 2
+    assert tokens[0] != tokens[1]
 
 
 async def test_job_variables_that_execute_are_refused(http: httpx.AsyncClient, deployment: str, tmp_path: Path) -> None:

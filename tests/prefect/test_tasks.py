@@ -177,7 +177,7 @@ TABLES: list[list[dict[str, Any]]] = [
     completeness(summary_of(**{state.value: 10**9 for state in TouchState})),
     [asdict(Advance(campaign=LONG, planned=10**9, submitted=10**9, finished=False))],
     [asdict(PollResult(source=LONG))],
-    [maintain._row(maintain.Depth(**DEPTH))],
+    [maintain.Depth(**DEPTH).row()],
     [{"sender": LONG, "verdict": "warn", "new": 10, "gone": 10, "held back": "yes"}],
 ]
 

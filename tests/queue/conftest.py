@@ -11,15 +11,27 @@ from typing import cast
 import pytest
 from redis.asyncio import Redis
 
+from postroad.clock import Clock
 from postroad.embedded import server_binary
 from postroad.queue import Batch, ClaimedJob, Event, Job, Queue, Verdict, Worker, WorkerReport
 from postroad.queue.redis.client import connect
+from postroad.queue.scripts import Scripts, ServerConnections
 from tests.conftest import RedisServer
 from tests.kit.clock import FakeClock
 from tests.on_uvloop import pytest_asyncio_loop_factories  # noqa: F401
 from tests.queue.nodes import free_port
 
 _names = count()
+
+
+@asynccontextmanager
+async def scripts_of(url: str, name: str, clock: Clock | None = None) -> AsyncIterator[Scripts]:
+    """Open the scripts of a queue on a connection of their own, to run one step as a client that dies after it."""
+    connections = ServerConnections(url, f"pr:{{{name}}}", clock, None)
+    try:
+        yield connections.scripts
+    finally:
+        await connections.aclose()
 
 
 class Bench:

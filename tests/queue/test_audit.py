@@ -10,7 +10,7 @@ import pytest
 from postroad.queue import Dead, Done, Gate, Lane, Queue
 from postroad.queue.redis.client import connect
 from tests.kit.clock import FakeClock
-from tests.queue.conftest import jobs
+from tests.queue.conftest import jobs, scripts_of
 
 LANE = Lane(name="a", gates=("g",))
 
@@ -87,7 +87,8 @@ async def queue(redis_url: str) -> AsyncIterator[Queue]:
         await queue.enqueue(Lane(name="c", gates=(), group="paused"), jobs("paused"))
         await queue.pause_group("paused")
         await queue.enqueue(Lane(name="d", gates=(), group="doomed"), jobs("doomed"))
-        await queue._scripts.cancel_group("doomed", "over", 0, 100)
+        async with scripts_of(redis_url, "audited", clock) as scripts:
+            await scripts.cancel_group("doomed", "over", 0, 100)
         dead, unsure, _ = (await queue.claim("w", want=3, lease_ms=1000, nonce="2")).jobs
         await queue.settle("w", [(gone, Done()), (dead, Dead(cause="c"))])
         await queue.mark([unsure])

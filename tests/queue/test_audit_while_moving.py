@@ -12,6 +12,7 @@ from postroad.queue import Dead, Defer, Done, Gate, Job, Lane, Queue, Rate, Rele
 from postroad.queue.audit import STEP
 from postroad.queue.redis.client import connect
 from postroad.queue.types import Verdict
+from tests.queue.conftest import scripts_of
 
 JOBS = 1_500
 LANES = 7
@@ -147,11 +148,12 @@ async def test_many_lanes_are_paused_resumed_and_cancelled_in_steps(queue: Queue
     assert await queue.audit() == []
 
 
-async def test_claims_complete_a_resume_whose_caller_died(queue: Queue) -> None:
+async def test_claims_complete_a_resume_whose_caller_died(queue: Queue, redis_url: str) -> None:
     for n in range(20):
         await queue.enqueue(Lane(name=f"l{n}", gates=(), group="large"), [Job(id=f"j{n}", payload=b"")])
     await queue.pause_group("large")
-    assert await queue._scripts.resume_group("large", 5) == 1
+    async with scripts_of(redis_url, queue.name) as scripts:
+        assert await scripts.resume_group("large", 5) == 1
     assert await queue.audit() == []
     claimed: set[str] = set()
     async with asyncio.timeout(30):

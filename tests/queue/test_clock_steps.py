@@ -11,7 +11,7 @@ from postroad.queue import Defer, Done, Gate, JobState, Lane, Lease, Queue, Quot
 from postroad.queue.metrics import QueueMetrics
 from tests.kit.clock import FakeClock
 from tests.kit.waiting import until
-from tests.queue.conftest import Bench, ids, jobs, running
+from tests.queue.conftest import Bench, ids, jobs, running, scripts_of
 
 LANE = Lane(name="a", gates=("g",), group="x")
 OTHER = Lane(name="b", gates=(), group="y")
@@ -82,11 +82,12 @@ async def test_freed_capacity_is_used_at_once(bench: Bench) -> None:
     assert ids(await bench.claim()) == ["2"]
 
 
-async def test_claims_complete_a_cancellation_after_a_clock_step(bench: Bench) -> None:
+async def test_claims_complete_a_cancellation_after_a_clock_step(bench: Bench, redis_url: str) -> None:
     await bench.queue.enqueue(OTHER, jobs("1", "2"))
     assert len(await bench.claim(1)) == 1
     bench.clock.advance(-HOUR_MS)
-    await bench.queue._scripts.cancel_group("y", "over", 0, 100)  # the caller died before the rest
+    async with scripts_of(redis_url, bench.queue.name, bench.clock) as scripts:
+        await scripts.cancel_group("y", "over", 0, 100)  # the caller died before the rest
     assert await bench.claim() == []
     assert await bench.queue.states(["2"]) == [JobState.REMEMBERED]
 

@@ -21,6 +21,7 @@ from postroad.queue import (
     Verdict,
     Worker,
 )
+from postroad.queue.redis.client import connect
 from tests.conftest import RedisServer
 from tests.kit.clock import FakeClock
 from tests.kit.waiting import until
@@ -272,8 +273,9 @@ async def test_an_idle_consumer_without_pending_events_is_deleted(redis_url: str
                 await queue.acknowledge("g", events)
         clock.advance(60_000)
         await queue.acknowledge("g", [])
-        client = queue._scripts._client
+        client = connect(redis_url)
         consumers = await client.xinfo_consumers("pr:{consumers}:events", "g")
+        await client.aclose()
         assert [consumer["name"] for consumer in consumers] == [b"owes"]
         # It may still read again.
         assert await queue.read_events("g", "gone", count=9, block_ms=0) == []
@@ -287,7 +289,7 @@ async def test_unacknowledged_events_are_read_again_at_once(own_redis: RedisServ
         events = await queue.read_events("g", "c", count=9, block_ms=0)
         assert await queue.read_events("g", "c", count=9, block_ms=0) == []
         socket = own_redis.socket.rename(own_redis.socket.with_name("away"))
-        await queue._scripts._client.connection_pool.disconnect()
+        await queue.reconnect()
         with pytest.raises(UnavailableError):
             await queue.acknowledge("g", events)
         socket.rename(own_redis.socket)

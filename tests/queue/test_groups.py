@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from postroad.queue import Dead, Defer, Done, Gate, JobState, Lane, Release, Retry, Verdict
+from postroad.queue.scripts import Scripts
 from tests.queue.conftest import Bench, ids, jobs
 
 SPRING = [Lane(name=f"spring {n}", gates=("g",), group="spring") for n in range(3)]
@@ -106,17 +107,17 @@ async def test_jobs_in_flight_of_a_cancelled_group_finish_or_end(bench: Bench) -
 
 async def test_claims_complete_a_cancellation_whose_caller_died(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     await fill(bench, count=1200)
-    drain = bench.queue._scripts.cancel_step
+    drain = Scripts.cancel_step
     calls = 0
 
-    async def dies(limit: int, after: int) -> list[int]:
+    async def dies(scripts: Scripts, limit: int, after: int) -> list[int]:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise ConnectionResetError
-        return await drain(limit, after)
+        return await drain(scripts, limit, after)
 
-    monkeypatch.setattr(bench.queue._scripts, "cancel_step", dies)
+    monkeypatch.setattr(Scripts, "cancel_step", dies)
     with pytest.raises(ConnectionResetError):
         await bench.queue.cancel_group("spring", "over")
     assert (await bench.queue.stats()).queued == 2602
@@ -133,11 +134,11 @@ async def test_a_cancelled_id_can_be_reused_while_its_group_ends(bench: Bench, m
     await bench.queue.cancel(["1"], "c")
     await bench.queue.acknowledge("g", [], forget=["1"])
 
-    async def nothing(limit: int, after: int) -> list[int]:
+    async def nothing(scripts: Scripts, limit: int, after: int) -> list[int]:
         return [0, 0, 0, 0]
 
     with monkeypatch.context() as patch:
-        patch.setattr(bench.queue._scripts, "cancel_step", nothing)
+        patch.setattr(Scripts, "cancel_step", nothing)
         await bench.queue.cancel_group("spring", "over")
     assert (await bench.queue.enqueue(SPRING[0], jobs("1"))).accepted == 1
     assert ids(await bench.claim()) == ["1"]

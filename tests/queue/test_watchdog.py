@@ -93,9 +93,11 @@ async def looked_three_times(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("why", ["nothing is ready", "a gate holds it", "the events are full"])
 async def test_a_legitimately_idle_worker_does_not_reconnect(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch, why: str
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, why: str
 ) -> None:
-    async with Queue.open(redis_url, f"idle {why}", options=QueueOptions(retention=Retention(events=100))) as queue:
+    metrics = QueueMetrics()
+    options = QueueOptions(retention=Retention(events=100))
+    async with Queue.open(redis_url, f"idle {why}", options=options, metrics=metrics) as queue:
         await queue.set_gate(Gate(name="g", concurrency=0 if "gate" in why else None))
         if "nothing" not in why:
             await queue.enqueue(LANE, jobs("1"))
@@ -103,10 +105,10 @@ async def test_a_legitimately_idle_worker_does_not_reconnect(
             await queue.read_events("g", "c", count=1, block_ms=0)
             for n in range(100):
                 await queue.record_late_outcome(f"{n}", n, b"")
-        worker = Worker(queue, done, options=WorkerOptions(watchdog_ms=20))
-        async with running(worker):
+        async with running(Worker(queue, done, options=WorkerOptions(watchdog_ms=20))):
             await looked_three_times(queue, monkeypatch)
-        assert worker._watchdog.trips == 0
+        assert b"postroad_queue_watchdog_trips_total{" not in metrics.text()
+        assert "; reconnecting" not in caplog.text
 
 
 async def test_a_claim_between_two_checks_resets_the_watchdog(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_the_table_is_true() -> None:
         rule = rule_of_tag(tag)
         assert rule is not None, tag
         assert phase in ("its own", rule.phase)
-    assert set(addresses._WORDS) <= set(documented)
+    assert set(addresses.FAULTS_BY_WORD) <= set(documented)
 
 
 async def test_greylisting_by_address_ends_after_its_attempts(bench: Bench) -> None:

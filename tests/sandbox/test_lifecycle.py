@@ -6,11 +6,25 @@ import asyncio
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from postroad.errors import UnavailableError
-from postroad.sandbox import ConnectionEnding, Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule, accepted, serve
+from postroad.sandbox import (
+    ConnectionEnding,
+    Fault,
+    RulePhase,
+    Sandbox,
+    SandboxConfig,
+    SandboxRule,
+    accepted,
+    serve,
+    server,
+    session,
+)
+from postroad.sandbox.framing import Framer
+from postroad.sandbox.session import SandboxSession
 from tests.kit.clock import SleepingClock
 from tests.kit.waiting import until
 from tests.sandbox.client import Wire
@@ -116,27 +130,76 @@ async def test_a_client_that_vanishes_in_the_middle_leaves_nothing(bench: Bench)
     assert list(sandbox.maildir_path.rglob("*.*")) == []
 
 
-async def test_a_client_that_never_reads_is_not_read_from_for_ever(bench: Bench) -> None:
+class WatchedSession(SandboxSession):
+    """Keeps the transport that asyncio gives to it, and whether it may write."""
+
+    transport: asyncio.Transport
+    write_paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        super().connection_made(transport)
+
+    def pause_writing(self) -> None:
+        self.write_paused = True
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self.write_paused = False
+        super().resume_writing()
+
+
+class Watched:
+    """The sessions that a server opens, and their framers."""
+
+    def __init__(self) -> None:
+        self.sessions: list[WatchedSession] = []
+        self.framers: list[Framer] = []
+
+    @classmethod
+    def install(cls, monkeypatch: pytest.MonkeyPatch) -> Watched:
+        watched = cls()
+
+        def open_session(*args: Any, **options: Any) -> WatchedSession:
+            watched.sessions.append(WatchedSession(*args, **options))
+            return watched.sessions[-1]
+
+        def make_framer() -> Framer:
+            watched.framers.append(Framer())
+            return watched.framers[-1]
+
+        monkeypatch.setattr(server, "SandboxSession", open_session)
+        monkeypatch.setattr(session, "Framer", make_framer)
+        return watched
+
+
+async def test_a_client_that_never_reads_is_not_read_from_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If the client does not read, replies fill the buffers, and then the server stops reading."""
-    sandbox = await bench.sandbox()
-    wire = await bench.hello(sandbox)
-    (session,) = sandbox._sessions
+    watched = Watched.install(monkeypatch)
+    wire = await bench.hello(await bench.sandbox())
+    (opened,), (framer,) = watched.sessions, watched.framers
     wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
     piece, pieces = b"NOOP\r\n" * 10_000, 0
-    while not session._write_paused:
+    while not opened.write_paused:
         wire.send(piece)
         pieces += 1
         assert pieces < 10_000
         await asyncio.sleep(0)
-    assert not session._transport.is_reading()
-    assert len(session._framer) < 1024 * 1024
-    assert session._transport.get_write_buffer_size() < 4 * 1024 * 1024
+    assert not opened.transport.is_reading()
+    assert len(framer) < 1024 * 1024
+    assert opened.transport.get_write_buffer_size() < 4 * 1024 * 1024
     wire.writer.transport.resume_reading()  # type: ignore[attr-defined]
     expected = b"250 2.0.0 Ok\r\n" * (10_000 * pieces)
     assert await wire.reader.readexactly(len(expected)) == expected
 
 
-async def test_read_ahead_during_a_delay_is_bounded(bench: Bench, sleeper: SleepingClock) -> None:
+async def test_read_ahead_during_a_delay_is_bounded(
+    bench: Bench, sleeper: SleepingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched.install(monkeypatch)
     rule = SandboxRule(phase=RulePhase.MAIL, fault=Fault(delay_ms=1000))
     sandbox = await bench.sandbox(clock=sleeper, rules=(rule,))
     wire = await bench.hello(sandbox)
@@ -144,9 +207,9 @@ async def test_read_ahead_during_a_delay_is_bounded(bench: Bench, sleeper: Sleep
     await sleeper.asked_for(1.0)
     blob = b"NOOP\r\n" * 4_000_000
     wire.send(blob)
-    (session,) = sandbox._sessions
-    await until(lambda: not session._transport.is_reading())
-    assert len(session._framer) < 1024 * 1024
+    (opened,), (framer,) = watched.sessions, watched.framers
+    await until(lambda: not opened.transport.is_reading())
+    assert len(framer) < 1024 * 1024
     sleeper.advance(1000)
     assert (await wire.reply()).startswith("250")
     assert (await wire.reply()) == "250 2.0.0 Ok"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from random import Random
 from typing import Any
 
@@ -189,12 +190,25 @@ def test_a_rate_is_shared_by_its_scope(
 
 
 def test_a_connection_that_is_gone_is_forgotten() -> None:
-    rules = book(at_rcpt(over=RuleRate(count=0, per_ms=1000, scope=RuleScope.CONNECTION)))
-    for connection in range(1000):
-        rules.decide(RulePhase.RCPT, Scene(connection=connection), ("bob@to.test",))
-        rules.forget(connection)
-    (live,) = rules._by_phase[RulePhase.RCPT]
-    assert live._admitted == {}
+    rules = book(at_rcpt(over=RuleRate(count=1, per_ms=1000, scope=RuleScope.CONNECTION)))
+
+    def use_and_forget(connections: range) -> int:
+        """Return by how many bytes the memory in use grew."""
+        before = tracemalloc.get_traced_memory()[0]
+        for connection in connections:
+            scene = Scene(connection=connection)
+            for refused in (False, True):
+                assert (rules.decide(RulePhase.RCPT, scene, ("bob@to.test",)) is not None) is refused
+            rules.forget(connection)
+        return tracemalloc.get_traced_memory()[0] - before
+
+    use_and_forget(range(10))
+    tracemalloc.start()
+    try:
+        assert use_and_forget(range(1000)) < 10_000  # A thousand that are kept are 800,000 bytes.
+    finally:
+        tracemalloc.stop()
+    use_and_forget(range(1000))  # Each is admitted again, as a new one.
 
 
 @pytest.mark.parametrize(
@@ -265,7 +279,14 @@ async def test_a_rate_limit_speaks_in_the_providers_words(bench: Bench, sleeper:
     assert (await (await bench.hello(sandbox)).deliver(recipient="bob@gmail.test")).startswith("250")
 
 
-async def test_the_memory_of_a_connection_ends_with_it(bench: Bench) -> None:
+async def test_the_memory_of_a_connection_ends_with_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget, forgotten = RuleBook.forget, []
+
+    def noting(rules: RuleBook, connection: int) -> None:
+        forgotten.append(connection)
+        forget(rules, connection)
+
+    monkeypatch.setattr(RuleBook, "forget", noting)
     rate = RuleRate(count=1, per_ms=60_000, scope=RuleScope.CONNECTION)
     sandbox = await bench.sandbox(rules=(at_rcpt(over=rate),))
     for _ in range(3):
@@ -274,8 +295,7 @@ async def test_the_memory_of_a_connection_ends_with_it(bench: Bench) -> None:
         assert (await wire.ask("RCPT TO:<bob@to.test>")).startswith("450")
         wire.writer.close()
     await until(lambda: sandbox.counters.open_connections == 0)
-    (live,) = sandbox._running.rules._by_phase[RulePhase.RCPT]
-    assert live._admitted == {}
+    assert sorted(forgotten) == [1, 2, 3]
 
 
 async def test_new_rules_apply_to_open_sessions_without_old_state(bench: Bench) -> None:

@@ -23,6 +23,7 @@ from postroad.shaping.limits import LimitScope
 from postroad.shaping.shaper import Shaper, resume
 from postroad.smtp.reply import Phase, Reply, parse_reply
 from postroad.store.engine import open_engine, read
+from postroad.store.migrate import upgrade
 from postroad.store.shaping import ShapingChange, ShapingReply, newest_changes
 from tests.conftest import RedisServer
 from tests.delivery.queue_of_touches import lane
@@ -305,8 +306,7 @@ async def test_an_internal_error_does_not_end_the_shaper(
 ) -> None:
     worker = shaper(engine, queue, SystemClock())
     async with worker.running():
-        worker._pauses["g"] = ShapingChange(gate="g", rule="r")  # type: ignore[call-arg]  # no table takes it
-        worker._has_work.set()
+        worker.paused("g", YAHOO, "421 4.7.0 x", cause=None, everywhere=False, until_ms=None)  # type: ignore[arg-type]  # no table takes it
         async with asyncio.timeout(10):
             while "shaping waits" not in caplog.text:
                 await asyncio.sleep(0.01)
@@ -317,15 +317,17 @@ async def test_an_internal_error_does_not_end_the_shaper(
 async def test_no_reply_is_lost_while_the_database_is_unavailable(
     tmp_path: Path, engine: sa.Engine, queue: Queue, clock: FakeClock
 ) -> None:
-    away = open_engine(f"sqlite:///{tmp_path / 'no-tables.db'}")
+    url = f"sqlite:///{tmp_path / 'no-tables.db'}"
+    away = open_engine(url)
     gates = controller(engine, queue, clock)
     worker = Shaper(engine=away, gates=gates, shaping=read_shaping(None), clock=clock)
     worker.refused(YAHOO, TSS04)
     with pytest.raises(UnavailableError):
         await worker.run_once()
-    worker._engine = engine  # It is back.
+    upgrade(away)  # It is back.
     await worker.run_once()
-    assert [change.rule for change in log(engine)] == ["yahoo-deferral"]
+    assert [change.rule for change in log(away)] == ["yahoo-deferral"]
+    away.dispose()
 
 
 async def test_a_change_is_applied_when_the_queue_returns(

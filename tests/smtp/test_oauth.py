@@ -38,15 +38,18 @@ async def tokens(
     folder: Path, clock: SleepingClock, body: str | Callable[[str], str]
 ) -> AsyncIterator[tuple[Site, TokenSource]]:
     async with https(folder, "127.0.0.1", body) as (site, _):
-        settings = OAuthSettings(
-            token_url=f"https://127.0.0.1:{site.port}/token",
-            client_id="postroad",
-            client_secret=SecretStr("client-secret"),
-            refresh_token=SecretStr("refresh-me"),
-            scope="https://mail.example/",
-            ca_file=site.ca_file,
-        )
-        yield site, TokenSource(settings, clock)
+        yield site, TokenSource(settings_for(site), clock)
+
+
+def settings_for(site: Site) -> OAuthSettings:
+    return OAuthSettings(
+        token_url=f"https://127.0.0.1:{site.port}/token",
+        client_id="postroad",
+        client_secret=SecretStr("client-secret"),
+        refresh_token=SecretStr("refresh-me"),
+        scope="https://mail.example/",
+        ca_file=site.ca_file,
+    )
 
 
 def endpoint(server: ScriptedServer, source: TokenSource) -> Endpoint:
@@ -134,7 +137,7 @@ async def test_no_token_is_a_transport_error_that_tells_no_secret(
 
 async def test_a_token_server_that_is_away_or_not_to_be_trusted(tmp_path: Path) -> None:
     async with tokens(tmp_path, SleepingClock(), numbered()) as (site, source), scripted() as server:
-        settings = source._settings.model_copy(update={"ca_file": None})
+        settings = settings_for(site).model_copy(update={"ca_file": None})
         with pytest.raises(TransportError, match=r"(?i)certificate"):
             await SmtpSession.open(endpoint(server, TokenSource(settings, SleepingClock())), QUICK)
         assert not site.requests

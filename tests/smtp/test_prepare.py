@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from postroad.errors import Blame
 from postroad.smtp.errors import UnsendableError
-from postroad.smtp.session import _dot_stuff
+from postroad.smtp.session import dot_stuff
 from tests.smtp.conftest import message, nothing, opened
 from tests.smtp.scripted import ScriptedServer
 
@@ -38,7 +38,7 @@ def unstuffed(sent: bytes) -> bytes:
 @example(lines=[b"."], ended=False)
 def test_dots_are_transparent_and_only_the_last_ends_the_body(lines: list[bytes], ended: bool) -> None:
     content = b"\r\n".join(lines) + (b"\r\n" if ended else b"")
-    kept = unstuffed(_dot_stuff(content))
+    kept = unstuffed(dot_stuff(content))
     assert kept == (content if content.endswith(b"\r\n") else content + b"\r\n")
 
 
@@ -49,10 +49,10 @@ def test_a_bare_cr_or_lf_is_rejected_anywhere(content: bytes) -> None:
     without = content.replace(b"\r\n", b"")
     if b"\r" in without or b"\n" in without:
         with pytest.raises(UnsendableError) as caught:
-            _dot_stuff(content)
+            dot_stuff(content)
         assert caught.value.blame is Blame.US
     else:
-        unstuffed(_dot_stuff(content))
+        unstuffed(dot_stuff(content))
 
 
 SMUGGLED = [

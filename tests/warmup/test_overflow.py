@@ -27,8 +27,8 @@ from postroad.warmup import overflow as overflowing
 from postroad.warmup.caps import Cap
 from postroad.warmup.day import set_cap
 from postroad.warmup.identity import identities_by_sender, of_sender
+from postroad.warmup.overflow import OverflowMove, allocate, capacity_until, overflow
 from postroad.warmup.overflow import OverflowSender as Candidate
-from postroad.warmup.overflow import allocate, capacity_until, overflow
 from tests.kit.clock import FakeClock
 from tests.store.rows import add_campaign, add_recipient, add_touch
 from tests.warmup.conftest import SETTINGS, Load, Mail
@@ -219,10 +219,10 @@ def test_concurrent_moves_of_another_campaign_are_counted_first(
     a_campaign(engine, settings, ("second",), touches=120)
     for identity in of_sender(settings, "second"):
         set_cap(engine, identity, "google", 30, by="ada", why="known there", now=clock.now())
-    steps = overflowing._move_in_steps
+    decide = overflowing.allocate
 
-    def late(*args: Any) -> tuple[int, bool]:
-        monkeypatch.setattr(overflowing, "_move_in_steps", steps)
+    def late(*args: Any) -> list[OverflowMove]:
+        monkeypatch.setattr(overflowing, "allocate", decide)
         with write(engine) as connection:
             second = connection.execute(sa.select(col(Sender.id)).where(col(Sender.name) == "second")).scalar_one()
             campaign, (step,) = add_campaign(connection, name="other")
@@ -240,9 +240,9 @@ def test_concurrent_moves_of_another_campaign_are_counted_first(
                 "why": "test",
             }
             connection.execute(sa.insert(Overflow).values(**moved))
-        return steps(*args)
+        return decide(*args)
 
-    monkeypatch.setattr(overflowing, "_move_in_steps", late)
+    monkeypatch.setattr(overflowing, "allocate", late)
     assert spill(engine, settings) == 10
     assert by_sender(engine) == {"news": 110, "second": 30}
 

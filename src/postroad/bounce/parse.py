@@ -234,22 +234,13 @@ class _MailParser:
             status = msgspec.structs.replace(status, inferred=not named)
             name, recipients = "recipient of the returned message", (status,)
         if not recipients:
-            addresses = self._find_by_flufl()[:MAX_RECIPIENTS]
+            addresses = find_by_flufl(self.raw)[:MAX_RECIPIENTS]
             name, recipients = "flufl.bounce", statuses_from_text(self.text, addresses)
         if not recipients:
             name, recipients = "no address", (status_from_text(None, self.text),)
         if delayed:
             recipients = tuple(msgspec.structs.replace(status, action=Action.DELAYED) for status in recipients)
         return self._result(MailKind.BOUNCE, name, recipients)
-
-    def _find_by_flufl(self) -> list[str]:
-        logging.getLogger("flufl.bounce").disabled = True  # It logs exceptions that are handled here.
-        try:
-            # Its detectors raise on a malformed mail. The time limit of the process raises too.
-            temporary, permanent = all_failures(message_from_bytes(self.raw[:_MAX_FALLBACK_BYTES]))
-        except Exception:
-            return []
-        return sorted(address.decode("utf-8", "replace") for address in {*temporary, *permanent})
 
     # -- Addresses
 
@@ -289,6 +280,17 @@ class _MailParser:
             feedback_type=feedback_type,
             fields=fields or {},
         )
+
+
+def find_by_flufl(raw: bytes) -> list[str]:
+    """Return the failed recipients that flufl.bounce finds in a mail. Not linear in its size."""
+    logging.getLogger("flufl.bounce").disabled = True  # It logs exceptions that are handled here.
+    try:
+        # Its detectors raise on a malformed mail. The time limit of the process raises too.
+        temporary, permanent = all_failures(message_from_bytes(raw[:_MAX_FALLBACK_BYTES]))
+    except Exception:
+        return []
+    return sorted(address.decode("utf-8", "replace") for address in {*temporary, *permanent})
 
 
 def _returned_headers(part: Part) -> Headers:

@@ -223,7 +223,7 @@ async def _start_delivery(stack: LocalStack, report: Report) -> None:
     if any(sender.warmup is not None and sender.warmup.seeds is not None for sender in settings.senders.values()):
         await supervisor.start(_postroad("warmup-worker", "worker", WARMUP_QUEUE))
     report("worker and recorder")
-    await _start_bounces(settings, supervisor, report)
+    await start_bounces(settings, supervisor, report)
     if settings.webhooks_out:
         await supervisor.start(_postroad("webhook-worker", "worker", WEBHOOK_QUEUE))
         report("webhook worker")
@@ -241,8 +241,17 @@ async def _start_server(name: str, host: str, port: int, supervisor: Supervisor,
     report(name)
 
 
-async def _start_bounces(settings: Settings, supervisor: Supervisor, report: Report) -> None:
-    """Start the processes that receive and classify bounces, as far as the settings enable them."""
+async def start_bounces(settings: Settings, supervisor: Supervisor, report: Report) -> None:
+    """Start the processes that receive and classify bounces, as far as the settings enable them.
+
+    Args:
+        settings: Enable the listener and the sources.
+        supervisor: Starts the processes.
+        report: Called with the name of each part once it runs.
+
+    Raises:
+        ChildError: A process did not start.
+    """
     if settings.inbound.enabled or settings.bounce.sources:
         await supervisor.start(_postroad("bounce-worker", "worker", "bounce:process"))
         report("bounce worker")

@@ -100,7 +100,7 @@ async def cancel(engine: sa.Engine, queue: Queue, name: str, now: datetime) -> i
     Raises:
         StateError: There is no such campaign, or it is finished.
     """
-    cancelled = await asyncio.to_thread(_cancel, engine, name, now)
+    cancelled = await asyncio.to_thread(cancel_in_ledger, engine, name, now)
     await queue.cancel_group(name, "campaign cancelled")
     return cancelled
 
@@ -145,7 +145,20 @@ def _move_campaign(connection: sa.Connection, name: str, state: CampaignState, a
     return campaign.id
 
 
-def _cancel(engine: sa.Engine, name: str, now: datetime) -> int:
+def cancel_in_ledger(engine: sa.Engine, name: str, now: datetime) -> int:
+    """End a campaign and its waiting touches in the ledger only. Idempotent.
+
+    Args:
+        engine: The ledger's database.
+        name: Name of the campaign.
+        now: The time.
+
+    Returns:
+        The number of cancelled touches for which the queue may have jobs.
+
+    Raises:
+        StateError: There is no such campaign, or it is finished.
+    """
     with write(engine) as connection:
         # Also a cancelled one: an earlier call may have been interrupted.
         allowed = (CampaignState.DRAFT, CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.CANCELLED)

@@ -34,7 +34,7 @@ _MEASURED = re.compile(r"(slow|trickle)-(\d{1,7})ms")
 _GREYLIST = re.compile(r"greylist(?:-(\d{1,4}))?")
 _MOVED = re.compile(r"(.+)-at-(rcpt|data|dot)")
 
-_WORDS = {
+FAULTS_BY_WORD = {
     "bounce": (RulePhase.RCPT, Fault(reply="gmail-no-such-user")),
     "full": (RulePhase.RCPT, Fault(reply="gmail-over-quota")),
     "defer": (RulePhase.RCPT, Fault(reply="greylisted")),
@@ -71,8 +71,8 @@ def rule_of_tag(tag: str) -> SandboxRule | None:
 
 
 def _parse_fault(word: str) -> tuple[RulePhase, Fault] | None:
-    if word in _WORDS:
-        return _WORDS[word]
+    if word in FAULTS_BY_WORD:
+        return FAULTS_BY_WORD[word]
     code = _CODE.fullmatch(word)
     if code:
         return RulePhase.RCPT, Fault(reply=f"{code[1]} {code[2]}" if code[2] else code[1])

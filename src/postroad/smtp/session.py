@@ -100,7 +100,7 @@ class SmtpSession:
 
     def prepare(self, message: Sendable) -> Transaction:
         """Encode a message for this session. Sends nothing. Raises UnsendableError if the server cannot carry it."""
-        return Transaction(self._commands(message), _dot_stuff(message.content))
+        return Transaction(self._commands(message), dot_stuff(message.content))
 
     async def send(self, message: Sendable, before_body: Callable[[], Awaitable[None]]) -> Reply:
         """Send a message, without pipelining another one. See `deliver`. Raises UnsendableError as well."""
@@ -314,7 +314,7 @@ class SmtpSession:
 _parse_reply_cached = lru_cache(maxsize=64)(parse_reply)
 
 
-def _dot_stuff(content: bytes) -> bytes:
+def dot_stuff(content: bytes) -> bytes:
     """Encode a message for DATA (RFC 5321 §4.5.2).
 
     A bare CR or LF is rejected: a server that takes it for a line end could see two messages (SMTP smuggling).

@@ -41,7 +41,7 @@ async def serving(
     Yields:
         The port.
     """
-    listener = _listen(host, port, section)
+    listener = bind_listener(host, port, section)
     config = uvicorn.Config(
         app,
         access_log=False,
@@ -69,7 +69,7 @@ async def serving(
         await asyncio.gather(watching, return_exceptions=True)
 
 
-def _listen(host: str, port: int, section: str = "web") -> socket.socket:
+def bind_listener(host: str, port: int, section: str = "web") -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=1024)
