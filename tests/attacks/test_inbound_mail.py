@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -14,37 +13,26 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import SecretStr
 
-from postroad.bounce import parse
 from postroad.bounce.classify import BounceClass
-from postroad.bounce.intake import LANE, Intake, IntakeResult, ProcessBounce, encode_job
+from postroad.bounce.intake import LANE, Intake, ProcessBounce, encode_job
 from postroad.bounce.mail_worker import parse_stored
-from postroad.bounce.match import addresses_of
-from postroad.bounce.process import BounceRules, classify_mail, process
+from postroad.bounce.process import BounceRules, process
 from postroad.bounce.readers import MailReader
 from postroad.bounce.report import Envelope, MailKind, ParsedMail
-from postroad.bounce.sources.listener import listen
-from postroad.bounce.sources.recipient_policy import RecipientPolicy
-from postroad.bounce.truncation import truncate
 from postroad.clock import SystemClock
 from postroad.errors import UnavailableError
 from postroad.mail.token import Purpose, TokenSigner
 from postroad.queue import Job, Queue
-from postroad.settings import BounceSettings, InboundSettings
+from postroad.settings import BounceSettings
 from postroad.store.engine import open_engine, read, write
 from postroad.store.ledger import TouchState
 from tests.attacks.hostile_reader import LIMITS as HOSTILE_LIMITS
-from tests.attacks.limits import cost_ratio, run_limited
-from tests.attacks.mails import HOSTILE
 from tests.bounce import mails
 from tests.bounce.conftest import *  # noqa: F403 - its fixtures
 from tests.bounce.ledger import DOMAIN, LedgerFixture
-from tests.bounce.sources.wire import connected
 from tests.bounce.test_handler import handler, work_off
 from tests.store.rows import NOW
-
-SMALL, LARGE = 6_000, 60_000
 
 
 @pytest.fixture(scope="module")
@@ -57,71 +45,6 @@ def reader() -> Iterator[MailReader]:
 def hostile_reader() -> Iterator[MailReader]:
     with MailReader("tests.attacks.hostile_reader", HOSTILE_LIMITS) as reader:
         yield reader
-
-
-@pytest.fixture
-def ledger(engine: sa.Engine, signer: TokenSigner) -> LedgerFixture:
-    return LedgerFixture(engine, signer)
-
-
-# -- cost
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_reading_costs_in_proportion_to_the_size(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # flufl.bounce is not ours, and has its limits in the child: it is measured below.
-    monkeypatch.setattr(parse, "find_by_flufl", lambda _: [])
-    build = HOSTILE[name]
-    judge_one(build(SMALL))
-    assert cost_ratio(judge_one, build(SMALL), build(LARGE)) < 30
-
-
-def judge_one(raw: bytes) -> object:
-    """All that is done with a mail outside the transaction: in the child, and then in the worker."""
-    report = parse_stored(raw, Envelope())
-    return classify_mail(report, TokenSigner(SecretStr("a key for tests"))), addresses_of(report)
-
-
-def read_some(size: int, first: int, step: int) -> int:
-    builds = list(HOSTILE.values())[first::step]
-    for build in builds:
-        judge_one(build(size))
-    return len(builds)
-
-
-@pytest.mark.parametrize("first", range(4))
-def test_all_hostile_mails_of_a_megabyte_are_read_within_bounds(first: int) -> None:
-    read = run_limited("tests.attacks.test_inbound_mail:read_some", 1 << 20, first, 4, cpu_s=15, memory_mib=256)
-    assert read.error is None
-    assert read.value >= len(HOSTILE) // 4
-
-
-def test_every_hostile_mail_is_read_by_the_child(reader: MailReader) -> None:
-    reports = {name: reader(build(LARGE), Envelope()) for name, build in HOSTILE.items()}
-    assert {name: report.format for name, report in reports.items() if report.kind is MailKind.UNREADABLE} == {}
-    assert max(len(report.recipients) for report in reports.values()) == 100
-
-
-def test_five_hundred_failed_recipients_take_a_moment() -> None:
-    raw = HOSTILE["failed recipients that the words name"](15_000)
-    assert raw.count(b"@example.net") > 1_000
-    run_limited("tests.attacks.test_inbound_mail:read_one", raw, cpu_s=1.5)
-
-
-def read_one(raw: bytes) -> str:
-    return parse_stored(raw, Envelope()).format
-
-
-def test_to_keep_a_mail_of_many_megabytes_costs_in_proportion() -> None:
-    raw = HOSTILE["nested parts"](1 << 20) + b"x" * (8 << 20)
-    run_limited("tests.attacks.test_inbound_mail:keep_one", raw, cpu_s=3)
-
-
-def keep_one(raw: bytes) -> int:
-    return len(truncate(raw))
-
-
-# -- the child and its limits
 
 
 @pytest.mark.parametrize(
@@ -201,9 +124,6 @@ def test_without_a_process_a_mail_waits_and_is_not_judged(
         assert connection.execute(sa.text("SELECT count(*) FROM bounce_mail WHERE processed_at IS NULL")).scalar() == 1
 
 
-# -- the database
-
-
 def test_while_a_mail_is_read_others_write(ledger: LedgerFixture) -> None:
     other = open_engine(ledger.engine.url.render_as_string(hide_password=False))
     written: list[int] = []
@@ -255,9 +175,6 @@ def test_lone_surrogates_of_utf_7_do_not_save_a_mailbox_that_is_gone(ledger: Led
         assert "user unknown" in str(connection.execute(statement, {"id": touch}).scalar_one())
 
 
-# -- the queue
-
-
 async def test_unreadable_mails_hold_up_no_other_and_end_as_dead_letters(
     ledger: LedgerFixture, bounces: Queue, mail: Queue, hostile_reader: MailReader
 ) -> None:
@@ -306,11 +223,14 @@ _NASTY = st.sampled_from(
         *(b"\0", b"\xff", b"\n ", b"\n\n", b"=\n", b"\xed\xa0\x80", b"\r"),
     ]
 )
+
 _TEXT = st.lists(_NASTY, max_size=12).map(b" ".join)
+
 _TYPES = st.sampled_from(
     b"text/plain|text/plain; charset=utf-7|text/html; charset=utf-16|message/delivery-status|message/feedback-report|"
     b"message/rfc822|text/rfc822-headers|message/disposition-notification|application/zip|text/xml".split(b"|")
 )
+
 _FIELDS = st.lists(
     st.tuples(
         st.sampled_from(
@@ -321,6 +241,7 @@ _FIELDS = st.lists(
     ),
     max_size=8,
 ).map(lambda fields: b"".join(b"%b: %b\n" % field for field in fields))
+
 _PART = st.builds(
     lambda kind, encoding, fields, text: (
         b"Content-Type: %b\nContent-Transfer-Encoding: %b\n\n%b%b\n" % (kind, encoding, fields, text)
@@ -330,6 +251,7 @@ _PART = st.builds(
     _FIELDS,
     _TEXT,
 )
+
 _MAIL = st.builds(
     lambda fields, parts: (
         fields
@@ -354,49 +276,6 @@ def test_whatever_comes_is_judged_and_kept(
     rules = BounceRules(signer=signer, settings=BounceSettings())
     found = process(engine, digests, rules=rules, read=reader, now=NOW)
     assert all(one is not None and one.touch_id == touch for one in found)
-
-
-# -- the listener's own parser
-
-
-COMMANDS = ["(" * 900, "<" * 900, "<" + "@" * 900, '"' * 900, "<@a," * 220, "a" * 900 + "@b.c", "<" + "(a" * 400 + ">"]
-COMMANDS += [
-    '<"' + "\\" * 900,
-    "=?a?q?" * 150,
-    "<" + "a." * 440 + "@b>",
-    "<a@" + "[" * 900,
-    " " * 900 + "<",
-    ":;" * 450,
-]
-
-
-def parse_commands() -> list[str]:
-    return asyncio.run(give_commands())
-
-
-async def give_commands() -> list[str]:
-    async def refuse(raw: bytes, envelope: Envelope) -> IntakeResult:
-        raise AssertionError("no mail is sent")
-
-    policy = RecipientPolicy(TokenSigner(SecretStr("a key for tests")), domains=[DOMAIN])
-    async with (
-        listen(
-            InboundSettings(smtp="127.0.0.1:0"),
-            host_name="in.example.com",
-            submit=refuse,
-            recipient_policy=policy,
-            clock=SystemClock(),
-        ) as listening,
-        connected(listening.addresses[0]) as wire,
-    ):
-        return [await wire.say(f"MAIL FROM:{command}") for command in COMMANDS]
-
-
-def test_a_command_of_the_longest_length_is_parsed_in_bounded_time() -> None:
-    parsed = run_limited("tests.attacks.test_inbound_mail:parse_commands", cpu_s=2.0)
-    assert parsed.error is None
-    # None is too long for the parser: each is refused as an address.
-    assert [reply for reply in parsed.value if not reply.startswith(("501", "553"))] == []
 
 
 async def test_a_mail_to_many_spellings_of_one_token_is_kept_once(ledger: LedgerFixture, bounces: Queue) -> None:

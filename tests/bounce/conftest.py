@@ -6,11 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.mail.token import TokenSigner
 from postroad.queue import Queue
 from postroad.queue.redis.client import connect
+from tests.bounce.ledger import LedgerFixture
 
 
 @asynccontextmanager
@@ -39,3 +41,8 @@ async def mail(redis_url: str) -> AsyncIterator[Queue]:
 @pytest.fixture
 def signer() -> TokenSigner:
     return TokenSigner(SecretStr("a key for tests"))
+
+
+@pytest.fixture
+def ledger(engine: sa.Engine, signer: TokenSigner) -> LedgerFixture:
+    return LedgerFixture(engine, signer)

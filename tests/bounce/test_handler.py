@@ -16,7 +16,6 @@ from postroad.clock import SystemClock
 from postroad.delivery.job import job_id, lane_of
 from postroad.errors import UnavailableError
 from postroad.gates.name import Receiver
-from postroad.mail.token import TokenSigner
 from postroad.operations.touches import sync_queue_to_ledger
 from postroad.queue import Job, JobState, Queue, Uncertain, Worker, WorkerOptions
 from postroad.settings import BounceSettings
@@ -28,11 +27,6 @@ from tests.bounce.ledger import LedgerFixture
 SEND_LANE = lane_of(
     sender="a@example.com", receiver=Receiver("other"), campaign="spring", route="relay", job_class="bulk"
 )
-
-
-@pytest.fixture
-def ledger(engine: sa.Engine, signer: TokenSigner) -> LedgerFixture:
-    return LedgerFixture(engine, signer)
 
 
 def handler(ledger: LedgerFixture, bounces: Queue, mail: Queue, engine: sa.Engine | None = None) -> BounceHandler:

@@ -10,27 +10,19 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.bounce.classify import BounceClass
-from postroad.bounce.intake import Intake
 from postroad.bounce.match import MatchedBy
 from postroad.bounce.report import Envelope
-from postroad.clock import SystemClock
 from postroad.mail.token import PROOFS, Purpose, TokenSigner
-from postroad.queue import Event, EventKind, Queue
+from postroad.queue import Event, EventKind
 from postroad.settings import BounceSettings
 from postroad.store.bounce import forget_raw, mails_to_empty, raw_of, verdict_counts
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, delivery_events
-from postroad.store.retention import Before, delete_old, delete_old_mails
 from tests.bounce import mails
 from tests.bounce.ledger import LedgerFixture
 from tests.store.rows import NOW
 
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def ledger(engine: sa.Engine, signer: TokenSigner) -> LedgerFixture:
-    return LedgerFixture(engine, signer)
 
 
 def test_a_hard_bounce_ends_the_touch_suppresses_the_address_and_what_waits_for_it(ledger: LedgerFixture) -> None:
@@ -160,14 +152,6 @@ def test_a_report_to_the_reply_address_counts_by_the_message_that_it_returns(led
     assert ledger.suppressed() == {"ada@example.org": "hard_bounce"}
 
 
-def test_a_complaint_that_a_person_forwards_is_not_theirs(ledger: LedgerFixture) -> None:
-    touch = ledger.touch(ledger.recipient("ada@example.org"))
-    report = mails.feedback(returned="Message-ID: <another@example.net>\nFrom: a@example.net\n\nHi.")
-    raw = f"In-Reply-To: {ledger.message_id(touch)}\r\n".encode() + report
-    ledger.process(raw)
-    assert ledger.suppressed() == {}
-
-
 def test_a_bounce_that_a_person_sends_on_suppresses_no_one(ledger: LedgerFixture) -> None:
     touch = ledger.touch(ledger.recipient())
     inner = mails.dsn(to="eve@example.org", recipient="friend@example.net").decode().replace("\r\n", "\n")
@@ -183,76 +167,6 @@ def test_a_bounce_that_a_person_sends_on_suppresses_no_one(ledger: LedgerFixture
         ledger.process(raw)
         assert ledger.suppressed() == {}
         assert ledger.state(touch) is TouchState.ACCEPTED
-
-
-def test_repeated_sender_faults_suppress_no_one(ledger: LedgerFixture) -> None:
-    ada = ledger.recipient()
-    said = "554 5.7.1 Service unavailable; Client host [192.0.2.7] blocked using zen.spamhaus.org"
-    for _ in range(5):
-        touch = ledger.touch(ada)
-        raw = ledger.dsn_of(touch, status="5.7.1", diagnostic=said)
-        assert ledger.process(raw).verdict is BounceClass.BLOCK
-        assert ledger.state(touch) is TouchState.BOUNCED
-    assert ledger.suppressed() == {}
-    # Nor do they make a row with what is the recipient's.
-    ledger.process(ledger.dsn_of(ledger.touch(ada), status="5.2.2", diagnostic="552 5.2.2 full"))
-    assert ledger.suppressed() == {}
-
-
-def _full(ledger: LedgerFixture, touch: int, day: int) -> BounceClass:
-    raw = ledger.dsn_of(touch, status="5.2.2", diagnostic="552 5.2.2 mailbox is full")
-    return ledger.process(raw, now=NOW + day * DAY).verdict
-
-
-def test_the_third_soft_bounce_in_a_row_suppresses(ledger: LedgerFixture) -> None:
-    ada = ledger.recipient()
-    for day in (0, 1):
-        assert _full(ledger, ledger.touch(ada, settled_at=NOW + day * DAY), day) is BounceClass.SOFT
-        assert ledger.suppressed() == {}
-    _full(ledger, ledger.touch(ada, settled_at=NOW + 2 * DAY), 2)
-    assert ledger.suppressed() == {ledger.address(ada): "soft_bounce"}
-
-
-def test_mail_that_was_taken_in_between_ends_the_row(ledger: LedgerFixture) -> None:
-    ada = ledger.recipient()
-    for day in (0, 1):
-        _full(ledger, ledger.touch(ada, settled_at=NOW + day * DAY), day)
-    ledger.touch(ada, settled_at=NOW + 2 * DAY)
-    _full(ledger, ledger.touch(ada, settled_at=NOW + 3 * DAY), 3)
-    assert ledger.suppressed() == {}
-
-
-def test_soft_bounces_of_long_ago_are_no_row(ledger: LedgerFixture) -> None:
-    ada = ledger.recipient()
-    for day in (0, 8, 16):
-        _full(ledger, ledger.touch(ada, settled_at=NOW + day * DAY), day)
-    assert ledger.suppressed() == {}
-
-
-@pytest.mark.parametrize(("words", "left"), [("5.1.1 Rejected", 0), ("5.1.1 User unknown", 8)])
-def test_the_same_words_to_many_recipients_are_about_us(ledger: LedgerFixture, words: str, left: int) -> None:
-    touches = [ledger.touch(ledger.recipient(f"user{number}@provider.example")) for number in range(8)]
-    verdicts = [
-        ledger.process(ledger.dsn_of(touch, diagnostic=f"550 {words} <{ledger.address_of(touch)}>")).verdict
-        for touch in touches
-    ]
-    assert len(ledger.suppressed()) == left
-    assert verdicts[-1] is (BounceClass.HARD if left else BounceClass.BLOCK)
-    assert {ledger.state(touch) for touch in touches} == {TouchState.BOUNCED}
-    with read(ledger.engine) as connection:
-        causes = {event.cause for touch in touches for event in delivery_events(connection, touch)}
-        blames = set(connection.execute(sa.text("SELECT blame FROM delivery_event")).scalars())
-    assert blames == {"recipient" if left else "sender"}
-    assert causes == {"bounced: no such mailbox" if left else "the same words to many recipients"}
-
-
-def test_several_mails_about_one_touch_are_one_soft_bounce(ledger: LedgerFixture) -> None:
-    ada = ledger.recipient()
-    touch = ledger.touch(ada)
-    for number in range(4):
-        said = f"552 5.2.2 mailbox is full, attempt {number}"
-        ledger.process(ledger.dsn_of(touch, status="5.2.2", diagnostic=said))
-    assert ledger.suppressed() == {}
 
 
 @pytest.mark.parametrize("raw", mails.NO_BOUNCES.values(), ids=mails.NO_BOUNCES)
@@ -281,58 +195,6 @@ def test_an_unknown_touch_is_known_by_what_comes_back(ledger: LedgerFixture, raw
     processed = ledger.process(raw, Envelope(recipient=ledger.return_path(touch)))
     assert ledger.state(touch) is state
     assert list(processed.resolved) == ([touch] if state is not TouchState.UNKNOWN else [])
-
-
-def test_a_complaint_is_matched_by_the_message_id_that_it_returns_and_is_for_good(ledger: LedgerFixture) -> None:
-    ada = ledger.recipient()
-    touch = ledger.touch(ada)
-    ledger.process(ledger.dsn_of(touch))
-    raw = mails.feedback(returned=f"Message-ID: {ledger.message_id(touch)}\nFrom: news@example.com\n\nNews.")
-    processed = ledger.process(raw)
-    assert (processed.verdict, processed.matched_by) == (BounceClass.COMPLAINT, MatchedBy.MESSAGE_ID)
-    assert ledger.suppressed() == {ledger.address(ada): "complaint"}
-
-
-def test_a_complaint_is_matched_by_the_return_path_that_it_returns(ledger: LedgerFixture) -> None:
-    touch = ledger.touch(ledger.recipient())
-    by_header = mails.feedback(returned=f"Return-Path: <{ledger.return_path(touch)}>\nFrom: news@example.com\n\nNews.")
-    by_field = mails.feedback(more=f"Original-Mail-From: <{ledger.return_path(touch)}>\n")
-    assert [ledger.process(raw).touch_id for raw in (by_header, by_field)] == [touch, touch]
-
-
-def test_a_mail_unsubscribes_also_where_its_touch_was_deleted(ledger: LedgerFixture) -> None:
-    ada = ledger.recipient()
-    touch, waiting = ledger.touch(ada), ledger.touch(ada, TouchState.QUEUED)
-    with write(ledger.engine) as connection:
-        connection.execute(sa.text("UPDATE campaign SET state = 'finished' WHERE id IN (SELECT min(id) FROM campaign)"))
-    later = NOW + timedelta(days=1_000)
-    assert delete_old(ledger.engine, Before(later, later, later), later).touches == 1
-    envelope = Envelope(recipient=ledger.unsubscribe(touch))
-    raw = mails.mail("", From="ada@example.org", To=ledger.unsubscribe(touch), Subject="unsubscribe")
-    assert ledger.process(raw, envelope).ended == [waiting]
-    assert ledger.suppressed() == {ledger.address(ada): "unsubscribe"}
-    assert ledger.state(waiting) is TouchState.SUPPRESSED
-
-
-async def test_a_mail_whose_row_was_deleted_is_not_judged_again(ledger: LedgerFixture, bounces: Queue) -> None:
-    touch = ledger.touch(ledger.recipient())
-    raw = mails.dsn(to=ledger.return_path(touch))
-    ledger.process(raw)
-    with write(ledger.engine) as connection:
-        connection.execute(sa.text("DELETE FROM bounce_effect"))
-    assert delete_old_mails(ledger.engine, NOW + timedelta(days=1_000)) == 1
-    intake = Intake(engine=ledger.engine, queue=bounces, clock=SystemClock())
-    assert not (await intake.submit(raw, Envelope())).new
-    assert (await bounces.stats()).queued == 0
-    assert await intake.resume() == 0
-
-
-def test_a_mail_to_the_address_of_list_unsubscribe_unsubscribes(ledger: LedgerFixture) -> None:
-    ada = ledger.recipient()
-    touch = ledger.touch(ada)
-    raw = mails.mail("", From="ada@example.org", To=ledger.unsubscribe(touch), Subject="unsubscribe")
-    assert ledger.process(raw).verdict is BounceClass.UNSUBSCRIBE
-    assert ledger.suppressed() == {ledger.address(ada): "unsubscribe"}
 
 
 def test_recipient_and_time_match_one_touch_and_never_one_of_two(engine: sa.Engine, signer: TokenSigner) -> None:

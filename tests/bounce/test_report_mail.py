@@ -15,12 +15,11 @@ from postroad.bounce.report_mail import keep_reports
 from postroad.bounce.report_worker import parse_reports
 from postroad.bounce.truncation import MAX_REPORT_MAIL_BYTES, truncate
 from postroad.dns.reports import unpack
-from postroad.mail.token import TokenSigner
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from tests.bounce import mails
 from tests.bounce.ledger import LedgerFixture
-from tests.dns.test_reports import LAUGHS, RECORD, TLS, XML, mail, zipped
+from tests.dns.reports import LAUGHS, RECORD, TLS, XML, mail, zipped
 from tests.store.rows import NOW
 
 DMARC_MAIL = mail(("application/gzip", "mail.test!acme.dev!1!2.xml.gz", gzip.compress(XML.encode())))
@@ -35,11 +34,6 @@ _NOISE = random_octets(MAX_MESSAGE_BYTES).hex()
 LARGE_MAIL = mail(
     ("application/gzip", "mail.test!acme.dev!1!2.xml.gz", gzip.compress(f"{XML}<!-- {_NOISE} -->".encode(), 1))
 )
-
-
-@pytest.fixture
-def ledger(engine: sa.Engine, signer: TokenSigner) -> LedgerFixture:
-    return LedgerFixture(engine, signer)
 
 
 def known(engine: sa.Engine) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from postroad.campaign.plan import advance, launch
+from postroad.store.campaign import CampaignState
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.types import UtcDateTime
@@ -95,3 +96,25 @@ def step_on(project: CampaignProject, at: datetime) -> int:
     assert advance(project.engine, "spring", at) == 0
     assert places(project) == before
     return planned
+
+
+SHORT = """
+name: spring
+sender: news
+audience:
+  name: people
+exit: "plan = 'paid'"
+steps:
+  - email: hello
+    subject: Hello
+    text: hello.txt
+  - wait: 3d
+  - email: again
+    subject: Again
+    text: hello.txt
+"""
+
+
+def set_state(project: CampaignProject, state: CampaignState) -> None:
+    with write(project.engine) as connection:
+        connection.execute(sa.text("UPDATE campaign SET state = :state"), {"state": state.value})

@@ -13,8 +13,8 @@ from postroad.campaign.links import StepLink, is_same_site, link_problem, shown_
 from postroad.campaign.preflight import check
 from postroad.campaign.subject import count_emoji, is_in_capitals, subject_findings
 from postroad.dns.public_address import networks
+from tests.campaign.checking import SIGNER
 from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
-from tests.campaign.test_preflight import SIGNER
 
 FOOT = '<p>{{ postal_address }} <a href="{{ unsubscribe_url }}">unsubscribe</a></p>'
 TEXT_FOOT = "\n{{ postal_address }}\n{{ unsubscribe_url }}\n"

@@ -27,8 +27,8 @@ from postroad.store.ledger import TouchState
 from postroad.store.recipient_event import NewEvent, record_events
 from postroad.store.types import UtcDateTime
 from tests.campaign.journeys import HEADER, places, set_field, settle, step_on
+from tests.campaign.planned import run_at_once
 from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
-from tests.campaign.test_plan import run_at_once
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)

@@ -15,10 +15,10 @@ from postroad.campaign.plan import forecast
 from postroad.campaign.preflight import Level, PreflightReport, check
 from postroad.errors import ConfigError
 from postroad.store.engine import write
+from tests.campaign.checking import FOOT, SIGNER
 from tests.campaign.journeys import HEADER, JOURNEY, PEOPLE
 from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
 from tests.campaign.tables import row_counts
-from tests.campaign.test_preflight import FOOT, SIGNER
 
 WITH_FILE = CAMPAIGN.replace("name: people", "name: people\n  file: people.csv")
 

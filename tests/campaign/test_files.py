@@ -19,8 +19,8 @@ from postroad.campaign.plan import launch
 from postroad.errors import ConfigError, StateError
 from postroad.store.campaign import find_campaign, steps_of
 from postroad.store.engine import read, write
+from tests.campaign.checking import SIGNER
 from tests.campaign.project import CAMPAIGN, NOW, TEXT, CampaignProject
-from tests.campaign.test_preflight import SIGNER
 
 PDF = b"%PDF-1.7 " + bytes(range(256))
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -17,9 +17,8 @@ from postroad.store.ledger import record_reply
 from postroad.store.touches.ending import end_sequence_of
 from postroad.store.touches.results import record_returned, resolve_unknown
 from postroad.store.touches.sending import Claim, admit, requeue_dead
-from tests.campaign.journeys import launched, places, settle
+from tests.campaign.journeys import SHORT, launched, places, settle
 from tests.campaign.project import NOW, CampaignProject
-from tests.campaign.test_journey import SHORT
 
 DAY = timedelta(days=1)
 SEQUENCE = SHORT.replace("exit: \"plan = 'paid'\"\n", "")

@@ -18,9 +18,9 @@ from postroad.clock import SystemClock
 from postroad.dns.public_address import networks
 from postroad.dns.resolver import Resolver
 from postroad.smtp.tls import client_context
+from tests.campaign.checking import SIGNER
 from tests.campaign.project import CAMPAIGN, CampaignProject
 from tests.campaign.test_content import STORY, TEXT_FOOT
-from tests.campaign.test_preflight import SIGNER
 from tests.dns.nameserver import Nameserver, Trouble
 from tests.https import https
 

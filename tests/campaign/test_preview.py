@@ -14,9 +14,9 @@ from postroad.errors import DataError, StateError
 from postroad.mail.dkim_keys import load_signers
 from postroad.mail.token import Purpose
 from postroad.store.engine import read
+from tests.campaign.checking import SIGNER
 from tests.campaign.project import CAMPAIGN, NOW, TEXT, CampaignProject
 from tests.campaign.tables import row_counts
-from tests.campaign.test_preflight import SIGNER
 
 SECOND = "  - wait: 1d\n  - email: again\n    subject: Again\n    text: again.txt\n"
 

@@ -19,8 +19,8 @@ from postroad.store.engine import read, write
 from postroad.store.recipient_event import NewEvent, record_events
 from postroad.store.suppression import SuppressionReason, suppress
 from postroad.store.touches.planning import plan_touches
+from tests.campaign.checking import SIGNER
 from tests.campaign.project import CAMPAIGN, CONFIG, NOW, CampaignProject
-from tests.campaign.test_preflight import SIGNER
 
 TYPED = CONFIG + '\n[audiences.people.fields]\nseats = "number"\ntrial_ends = "date"\nnews = "yes/no"\n'
 ROWS = (

@@ -11,7 +11,7 @@ from postroad.campaign.trial import MAX_SHOWN, StepTrial
 from postroad.errors import DataError
 from postroad.mail.message import CompiledMessage, MessageSource, SenderIdentity, compile_message
 from postroad.mail.template import compile_template
-from tests.campaign.test_preflight import SIGNER
+from tests.campaign.checking import SIGNER
 
 ADA = SenderIdentity(
     address="ada@example.com",

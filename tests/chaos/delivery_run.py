@@ -15,24 +15,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-import msgspec
 import sqlalchemy as sa
 
 from postroad.app.context import ready_engine
 from postroad.campaign.status import summary
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UnavailableError
-from postroad.sandbox import Fault, RulePhase, Sandbox, SandboxConfig, SandboxRule, StorageMode
+from postroad.sandbox import Fault, RulePhase, SandboxConfig, SandboxRule, StorageMode
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
+from tests.chaos.delivery_scene import WORKERS, DeliveryProcesses, DeliveryScene, Provider
 from tests.chaos.plan import ChaosFault, PlannedFault, faults
 from tests.chaos.server import Fsync, Server, ServerKind, tell, version_of
 from tests.end_to_end.site import Site, open_site
 
-WORKERS = 2
 CONCURRENCY = 20
+
 LEASE_S = 2
+
 FINISH_S = 150.0
+
 DOMAINS = ("gmail.com", "outlook.com", "yahoo.com", "mailbox.example")
 
 WEIGHTS = {
@@ -100,71 +102,6 @@ class Result:
         return not (self.missed or self.twice or self.contradicted or self.audit or self.unknown > self.allowed_unknown)
 
 
-class _Processes:
-    """Our processes, which are restarted when they die."""
-
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._slots: list[asyncio.Task[None]] = []
-        self._alive: dict[str, subprocess.Popen[bytes]] = {}
-
-    @classmethod
-    @asynccontextmanager
-    async def running(cls, site: Site) -> AsyncIterator[_Processes]:
-        processes = cls(site)
-        commands: dict[str, tuple[str, ...]] = {f"worker {n}": ("worker",) for n in range(WORKERS)}
-        # A restarted recorder finds its unacknowledged events by its name.
-        commands["recorder"] = ("recorder", "--name", "chaos")
-        processes._slots = [asyncio.create_task(processes._keep(name, words)) for name, words in commands.items()]
-        try:
-            yield processes
-        finally:
-            for slot in processes._slots:
-                slot.cancel()
-            await asyncio.gather(*processes._slots, return_exceptions=True)
-
-    def worker(self, target: int) -> subprocess.Popen[bytes] | None:
-        return self._alive.get(f"worker {target % WORKERS}")
-
-    def recorder(self) -> subprocess.Popen[bytes] | None:
-        return self._alive.get("recorder")
-
-    async def _keep(self, name: str, words: tuple[str, ...]) -> None:
-        while True:
-            process = self._site.start(*words)
-            self._alive[name] = process
-            while process.poll() is None:
-                await asyncio.sleep(0.05)
-            del self._alive[name]
-            await asyncio.sleep(0.2)
-
-
-class _Provider:
-    """The provider of a site. It can be restarted with its port and its log."""
-
-    def __init__(self, site: Site, stack: AsyncExitStack) -> None:
-        self._site = site
-        self._stack = stack
-        self._port = site.sandbox.port
-
-    async def restart(self, away_s: float) -> None:
-        await self._site.sandbox.__aexit__(None, None, None)
-        await asyncio.sleep(away_s)
-        config = msgspec.structs.replace(self._site.sandbox.config, port=self._port)
-        self._site.sandbox = await self._stack.enter_async_context(Sandbox(config))
-
-
-@dataclass(kw_only=True)
-class _Scene:
-    site: Site
-    server: Server
-    processes: _Processes
-    provider: _Provider
-    faults: Counter[str] = field(default_factory=Counter)
-    allowed_unknown: int = 0
-    locks: dict[str, asyncio.Lock] = field(default_factory=lambda: {"server": asyncio.Lock(), "other": asyncio.Lock()})
-
-
 async def run(setting: Setting, set_env: Callable[[str, str], None] = os.environ.__setitem__) -> Result:
     """Send a campaign during the faults, let it finish, and compare ledger and provider."""
     started_s = time.monotonic()
@@ -181,7 +118,7 @@ async def run(setting: Setting, set_env: Callable[[str, str], None] = os.environ
 
 
 @asynccontextmanager
-async def _scene(setting: Setting, folder: Path, set_env: Callable[[str, str], None]) -> AsyncIterator[_Scene]:
+async def _scene(setting: Setting, folder: Path, set_env: Callable[[str, str], None]) -> AsyncIterator[DeliveryScene]:
     # The content is not stored, because the provider's log lists all messages.
     sandbox = SandboxConfig(
         directory=str(folder / "sandbox"),
@@ -201,9 +138,9 @@ async def _scene(setting: Setting, folder: Path, set_env: Callable[[str, str], N
                 sandbox=sandbox,
             )
         )
-        provider = _Provider(site, stack)
-        processes = await stack.enter_async_context(_Processes.running(site))
-        yield _Scene(site=site, server=server, processes=processes, provider=provider)
+        provider = Provider(site, stack)
+        processes = await stack.enter_async_context(DeliveryProcesses.running(site))
+        yield DeliveryScene(site=site, server=server, processes=processes, provider=provider)
 
 
 def _audience(setting: Setting) -> list[str]:
@@ -214,7 +151,7 @@ def _audience(setting: Setting) -> list[str]:
     ]
 
 
-async def _inject_faults(setting: Setting, scene: _Scene) -> None:
+async def _inject_faults(setting: Setting, scene: DeliveryScene) -> None:
     planned = faults(Random(setting.seed), WEIGHTS, seconds=setting.seconds, every_s=setting.every_s)
     await scene.site.until(lambda: len(scene.site.received()) > 0)
     begun_s = time.monotonic()
@@ -224,7 +161,7 @@ async def _inject_faults(setting: Setting, scene: _Scene) -> None:
             under_way.create_task(_inject(scene, fault))
 
 
-async def _inject(scene: _Scene, planned: PlannedFault) -> None:
+async def _inject(scene: DeliveryScene, planned: PlannedFault) -> None:
     processes, everybody = scene.processes, WORKERS * CONCURRENCY
     match planned.fault:
         case ChaosFault.KILL_WORKER:
@@ -252,7 +189,7 @@ async def _inject(scene: _Scene, planned: PlannedFault) -> None:
     scene.faults[planned.fault] += 1
 
 
-async def _inject_server_fault(scene: _Scene, planned: PlannedFault) -> None:
+async def _inject_server_fault(scene: DeliveryScene, planned: PlannedFault) -> None:
     server = scene.server
     match planned.fault:
         case ChaosFault.KILL_CLIENTS:
@@ -283,13 +220,13 @@ async def _inject_server_fault(scene: _Scene, planned: PlannedFault) -> None:
             raise AssertionError(other)
 
 
-async def _unrecorded(scene: _Scene) -> int:
+async def _unrecorded(scene: DeliveryScene) -> int:
     """Return touches that a loss of the queue may make unknown: being sent, or with an unrecorded outcome."""
     events = await tell(scene.server, "XLEN", f"pr:{{{SEND_QUEUE}}}:events")
     return WORKERS * CONCURRENCY + (events if isinstance(events, int) else 0)
 
 
-async def _rebuild(scene: _Scene) -> dict[str, int]:
+async def _rebuild(scene: DeliveryScene) -> dict[str, int]:
     rebuilt = await asyncio.to_thread(scene.site.json, "queue", "rebuild")
     assert isinstance(rebuilt, dict)
     return rebuilt
@@ -308,7 +245,7 @@ def _lock_database(site: Site, seconds: float) -> None:
     engine.dispose()
 
 
-async def _finish(scene: _Scene) -> None:
+async def _finish(scene: DeliveryScene) -> None:
     """Rebuild as the guide says, and wait until no touch changes, or until the timeout."""
     await _rebuild(scene)
     with suppress(TimeoutError):
@@ -327,7 +264,7 @@ async def _at_rest(site: Site) -> bool:
     return False
 
 
-async def _compare(setting: Setting, scene: _Scene) -> Result:
+async def _compare(setting: Setting, scene: DeliveryScene) -> Result:
     site = scene.site
     states = {address: TouchState(state) for address, state in site.states().items()}
     taken = Counter(message.recipient for message in site.sandbox.accepted())

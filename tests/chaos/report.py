@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from postroad.queue import EventKind, JobState
-from tests.chaos import delivery_run, queue_run
+from tests.chaos import delivery_run, delivery_scene, queue_run
 from tests.chaos.server import Fsync
 
 SHOWN = 5
@@ -153,7 +153,7 @@ def delivery_page(setting: delivery_run.Setting, result: delivery_run.Result) ->
     page = _Page()
     page.say(
         f"A campaign under fire: {result.server}, appendfsync everysec, SQLite, {setting.seconds:g} s of faults, "
-        f"{delivery_run.WORKERS} workers of {delivery_run.CONCURRENCY}"
+        f"{delivery_scene.WORKERS} workers of {delivery_run.CONCURRENCY}"
     )
     page.table("what was done to it", "times", sorted(result.faults.items()))
     page.table(

@@ -21,8 +21,8 @@ from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from tests.bounce import mails
 from tests.commands import run_command
-from tests.dns.test_reports import RECORD, XML
-from tests.dns.test_reports import mail as mail_with
+from tests.dns.reports import RECORD, XML
+from tests.dns.reports import mail as mail_with
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch, touch_row
 
 SETTINGS = 'public_url = "https://mail.example.com"\n'

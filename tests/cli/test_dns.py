@@ -13,9 +13,9 @@ import pytest
 
 from postroad.embedded import stop_redis
 from tests.commands import run_command
+from tests.dns.domain import GOOD, zone_with
 from tests.dns.nameserver import Nameserver, Trouble
-from tests.dns.test_checks import GOOD, zone_with
-from tests.dns.test_reports import RECORD, TLS, XML, mail
+from tests.dns.reports import RECORD, TLS, XML, mail
 
 ZONE = zone_with({"_mta-sts.acme.dev": None})
 OPTIONS = ("--sender-ip", "198.51.100.7", "--dkim-selector", "a", "--dkim-selector", "b", "--helo", "out.acme.dev")

@@ -8,6 +8,7 @@ import pytest
 
 from postroad.queue import Queue
 from postroad.queue.redis.client import connect
+from tests.delivery.direct_world import certificates, world  # noqa: F401
 from tests.on_uvloop import pytest_asyncio_loop_factories  # noqa: F401
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import nsd
 from tests.cli.test_dns import postroad
-from tests.dns.test_checks import ED, RSA, txt
+from tests.dns.domain import ED, RSA, txt
 from tests.required import missing
 
 ZONE = f"""

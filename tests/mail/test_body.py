@@ -18,7 +18,7 @@ from postroad.mail.dkim import relaxed_lines
 from postroad.mail.message import CompiledMessage, MessageSource, compile_message
 from postroad.mail.template import compile_template
 from tests.mail.conftest import NOW, SIGNER, compiled, sender
-from tests.mail.test_message import TEXT
+from tests.mail.parsing import TEXT
 
 PIECES = st.one_of(
     st.sampled_from(

@@ -34,7 +34,7 @@ from postroad.mail.dkim import (
 )
 from postroad.mail.message import Message, MessageSource, compile_message
 from tests.mail.conftest import NOW, SIGNER, sender
-from tests.mail.test_message import NASTY, TEXT
+from tests.mail.parsing import NASTY, TEXT
 
 DAY = timedelta(days=1)
 

@@ -17,8 +17,8 @@ from postroad.gates.name import GateName
 from postroad.local.prefect_server import PrefectServer
 from postroad.queue import Queue
 from postroad.store.engine import open_engine, read, sqlite_url
+from tests.dns.domain import GOOD, zone_with
 from tests.dns.nameserver import Nameserver
-from tests.dns.test_checks import GOOD, zone_with
 from tests.kit.waiting import until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(240)]

@@ -17,7 +17,9 @@ from postroad.segment.sql import date_sql, where_sql
 from postroad.segment.text import clause_text
 from postroad.segment.tree import date_from_json, from_json, to_json
 from postroad.store.engine import write_connection
-from tests.segment.people import FIELDS, NOW, Store, conditions, people
+from tests.segment.conditions import conditions
+from tests.segment.people import Store, people
+from tests.segment.people_fields import FIELDS, NOW
 
 RANDOM = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

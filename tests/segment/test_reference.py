@@ -13,7 +13,7 @@ from postroad.segment.functions import ALL_NAMES
 from postroad.segment.parse import parse
 from postroad.segment.sql import ConditionScope, where_sql
 from postroad.store.engine import read
-from tests.segment.people import NOW
+from tests.segment.people_fields import NOW
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/conditions.md").read_text(encoding="utf-8")
 ROWS = [line.strip("|").split(" | ") for line in PAGE.splitlines() if line.startswith("| ") and "example" not in line]

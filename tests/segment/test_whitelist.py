@@ -14,7 +14,8 @@ from postroad.segment.parse import parse
 from postroad.segment.sql import ConditionScope, where_sql
 from postroad.segment.tree import FunctionName, RecipientCondition
 from postroad.store.engine import read
-from tests.segment.people import FIELDS, NOW, conditions
+from tests.segment.conditions import conditions
+from tests.segment.people_fields import FIELDS, NOW
 
 OUR_WORDS = set(
     re.findall(

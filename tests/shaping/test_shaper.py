@@ -3,96 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 from pathlib import Path
 
-import pytest
 import sqlalchemy as sa
 from prometheus_client import CollectorRegistry
 
-from postroad.clock import Clock, SystemClock
 from postroad.delivery.outcome import classify_reply
 from postroad.delivery.result import Pause
-from postroad.errors import UnavailableError
-from postroad.gates.controller import GateController
 from postroad.gates.name import Receiver
 from postroad.queue import FOREVER_MS, Gate, Job, Queue, Quota, Rate
-from postroad.shaping.config import read_shaping
-from postroad.shaping.gate_source import ShapingLimits
 from postroad.shaping.limits import LimitScope
-from postroad.shaping.shaper import Shaper, resume
-from postroad.smtp.reply import Phase, Reply, parse_reply
-from postroad.store.engine import open_engine, read
-from postroad.store.migrate import upgrade
-from postroad.store.shaping import ShapingChange, ShapingReply, newest_changes
-from tests.conftest import RedisServer
+from postroad.shaping.shaper import resume
+from postroad.store.engine import read
+from postroad.store.shaping import ShapingReply
 from tests.delivery.queue_of_touches import lane
 from tests.kit.clock import FakeClock
-
-SENDER = "a@example.com"
-GMAIL, YAHOO = (
-    LimitScope(sender=SENDER, receiver=Receiver("google")),
-    LimitScope(sender=SENDER, receiver=Receiver("yahoo")),
+from tests.shaping.shapers import (
+    BUSY,
+    GMAIL,
+    MINUTE_MS,
+    SENDER,
+    TSS04,
+    UNUSUAL,
+    YAHOO,
+    controller,
+    gate,
+    log,
+    reply,
+    shaper,
 )
-MINUTE_MS = 60_000
-
-
-def reply(text: str, phase: Phase = Phase.DOT) -> Reply:
-    return parse_reply(phase, int(text[:3]), [text[4:]])
-
-
-TSS04 = reply("421 4.7.0 [TSS04] Messages from 192.0.2.1 temporarily deferred due to unexpected volume")
-UNUSUAL = reply("421 4.7.28 Gmail has detected an unusual rate of unsolicited mail.")
-BUSY = reply("451 4.7.500 Server busy. Please try again later.")
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def queue(redis_url: str, clock: FakeClock) -> AsyncIterator[Queue]:
-    from postroad.queue.redis.client import connect
-
-    async with Queue.open(redis_url, "shaping", clock=clock) as queue:
-        yield queue
-        assert await queue.audit() == []
-    client = connect(redis_url)
-    for key in await client.keys("pr:{shaping}:*"):
-        await client.delete(key)
-    await client.aclose()
-
-
-def controller(
-    engine: sa.Engine,
-    queue: Queue,
-    clock: Clock,
-    shaped: Collection[str] = (),
-    path: Path | None = None,
-) -> GateController:
-    return GateController(engine, queue, [], expiring=ShapingLimits(engine, read_shaping(path), shaped, clock))
-
-
-def shaper(
-    engine: sa.Engine,
-    queue: Queue,
-    clock: Clock,
-    shaped: Collection[str] = (),
-    path: Path | None = None,
-    registry: CollectorRegistry | None = None,
-) -> Shaper:
-    gates = controller(engine, queue, clock, shaped, path)
-    return Shaper(engine=engine, gates=gates, shaping=read_shaping(path), clock=clock, registry=registry)
-
-
-async def gate(queue: Queue, name: str) -> Gate:
-    return next((state.gate for state in await queue.gates() if state.gate.name == name), Gate(name=name))
-
-
-def log(engine: sa.Engine) -> list[ShapingChange]:
-    with read(engine) as connection:
-        return newest_changes(connection, None, 100)
 
 
 async def test_a_suspension_applies_to_all_workers_and_expires(
@@ -299,61 +239,6 @@ async def test_the_default_does_not_limit_all_unknown_domains(
     await queue.enqueue(lane(), [Job(id="1", payload=b"")])
     await shaper(engine, queue, clock, shaped={SENDER}).run_once()
     assert await gate(queue, f"provider:other:{SENDER}") == Gate(name=f"provider:other:{SENDER}")
-
-
-async def test_an_internal_error_does_not_end_the_shaper(
-    engine: sa.Engine, queue: Queue, caplog: pytest.LogCaptureFixture
-) -> None:
-    worker = shaper(engine, queue, SystemClock())
-    async with worker.running():
-        worker.paused("g", YAHOO, "421 4.7.0 x", cause=None, everywhere=False, until_ms=None)  # type: ignore[arg-type]  # no table takes it
-        async with asyncio.timeout(10):
-            while "shaping waits" not in caplog.text:
-                await asyncio.sleep(0.01)
-        worker.refused(YAHOO, TSS04)
-    assert [change.rule for change in log(engine)] == ["yahoo-deferral"]
-
-
-async def test_no_reply_is_lost_while_the_database_is_unavailable(
-    tmp_path: Path, engine: sa.Engine, queue: Queue, clock: FakeClock
-) -> None:
-    url = f"sqlite:///{tmp_path / 'no-tables.db'}"
-    away = open_engine(url)
-    gates = controller(engine, queue, clock)
-    worker = Shaper(engine=away, gates=gates, shaping=read_shaping(None), clock=clock)
-    worker.refused(YAHOO, TSS04)
-    with pytest.raises(UnavailableError):
-        await worker.run_once()
-    upgrade(away)  # It is back.
-    await worker.run_once()
-    assert [change.rule for change in log(away)] == ["yahoo-deferral"]
-    away.dispose()
-
-
-async def test_a_change_is_applied_when_the_queue_returns(
-    engine: sa.Engine, own_redis: RedisServer, clock: FakeClock
-) -> None:
-    async with Queue.open(own_redis.url, "shaping", clock=clock) as queue:
-        worker = shaper(engine, queue, clock)
-        own_redis.kill()
-        worker.refused(YAHOO, TSS04)
-        with pytest.raises(UnavailableError):
-            await worker.run_once()
-        own_redis.start()
-        await worker.run_once()
-        assert (await gate(queue, YAHOO.gate)).paused_until_ms == clock.now_ms() + 120 * MINUTE_MS
-        assert len(log(engine)) == 1
-
-
-async def test_replies_take_effect_at_once_and_the_last_is_stored(engine: sa.Engine, queue: Queue) -> None:
-    worker = shaper(engine, queue, SystemClock())
-    async with worker.running():
-        worker.refused(YAHOO, TSS04)
-        async with asyncio.timeout(10):
-            while not (await gate(queue, YAHOO.gate)).paused_until_ms:
-                await asyncio.sleep(0.01)
-        worker.refused(GMAIL, BUSY)
-    assert {change.rule for change in log(engine)} == {"yahoo-deferral", "busy"}
 
 
 async def test_a_limit_removed_from_the_file_is_removed_from_the_queue(

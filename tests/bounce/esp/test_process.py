@@ -21,11 +21,6 @@ from tests.bounce.ledger import LedgerFixture
 from tests.store.rows import NOW
 
 
-@pytest.fixture
-def ledger(engine: sa.Engine, signer: TokenSigner) -> LedgerFixture:
-    return LedgerFixture(engine, signer)
-
-
 def token(ledger: LedgerFixture, touch: int) -> str:
     return ledger.signer.sign(Purpose.MESSAGE_ID, touch)
 

@@ -21,7 +21,6 @@ from postroad.bounce.sources.poll import poll
 from postroad.bounce.sources.recipient_policy import RecipientPolicy
 from postroad.clock import SystemClock
 from postroad.delivery.job import job_id
-from postroad.mail.token import TokenSigner
 from postroad.operations.unsubscribe import unsubscribe
 from postroad.queue import Job, JobState, Queue
 from postroad.settings import InboundSettings, SourceKind, SourceSettings
@@ -34,11 +33,6 @@ from tests.bounce.test_handler import SEND_LANE, handler, work_off
 from tests.bounce.test_postfix import merged
 from tests.smtp.conftest import Certificates
 from tests.store.rows import NOW
-
-
-@pytest.fixture
-def ledger(engine: sa.Engine, signer: TokenSigner) -> LedgerFixture:
-    return LedgerFixture(engine, signer)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,197 @@
+"""Fields, texts, numbers and dates of random people, also odd ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from postroad.field_types import FieldType
+
+NOW = datetime(2026, 5, 4, 8, 30, 15, 250_000, tzinfo=UTC)
+
+FIELDS: Mapping[str, FieldType] = {
+    "plan": FieldType.TEXT,
+    "city": FieldType.TEXT,
+    "seats": FieldType.NUMBER,
+    "trial_ends": FieldType.DATE,
+    "news": FieldType.YES_NO,
+    "größe": FieldType.NUMBER,
+    "in": FieldType.TEXT,
+    "order": FieldType.DATE,
+}
+
+AUDIENCES = ("trials", "customers")
+
+STEPS = ("hello", "deeper")
+
+TEXTS = (
+    "trial",
+    "Trial",
+    "TRIAL",
+    "a%b",
+    "a_b",
+    "a*b",
+    "a?b",
+    "[a]b",
+    "a\\b",
+    "a'b",
+    'a"b',
+    "ab",
+    "b",
+    "",
+    " ",
+    "é",
+    "é",
+    "ÀÉÎ",
+    "İ",
+    "ß",
+    "ẞ",
+    "ſ",
+    "K",
+    "Ǆ",
+    "ǅ",
+    "Σς",
+    "ЖЁ",
+    "\uffff",
+    "\U00010000",
+    "😀",
+    "\ue000",
+    "line\nbreak",
+    "a\tb",
+    "x" * 3_000,
+    "NULL",
+    "--",
+    "/*",
+    ";",
+    "$$",
+    ":x",
+    "%s",
+    "?",
+)
+
+NUMBERS = (
+    "0",
+    "-0",
+    "+0",
+    "5",
+    "5.0",
+    "005",
+    "+5",
+    "-5",
+    ".5",
+    "5.",
+    "1e3",
+    "1E+3",
+    "1e-99",
+    "9e99",
+    "1e400",
+    "1e100",
+    "NaN",
+    "nan",
+    "Infinity",
+    "-inf",
+    "٣",
+    "５",
+    "1_000",
+    "1,5",
+    "1.000,00",
+    " 5",
+    "5 ",
+    "5\n",
+    "0x10",
+    "9007199254740993",
+    "9007199254740992",
+    "0.1",
+    "0.30000000000000004",
+    "0.3",
+    "1" * 30,
+    "1" * 31,
+    "-",
+    ".",
+    "",
+    "1e",
+    "--5",
+    "5e5e5",
+)
+
+DATES = (
+    "2026-05-04",
+    "2026-05-04 08:30",
+    "2026-05-04T08:30:15.25",
+    "2026-05-04T08:30:15.250Z",
+    "2026-05-04T10:30:15.25+02:00",
+    "2026-05-04 08:30:15.250999",
+    "2026-05-11",
+    "2026-02-29",
+    "2024-02-29",
+    "2100-02-29",
+    "2000-02-29",
+    "1969-12-31T23:59:59.999",
+    "0001-01-01",
+    "0999-12-31",
+    "1000-01-01",
+    "9999-12-31",
+    "9999-12-31T23:59:59-14:59",
+    "1000-01-01T00:00+14:59",
+    "2026-05-04T24:00",
+    "2026-05-04T23:59:60",
+    "2026-13-01",
+    "2026-04-31",
+    "26-05-04",
+    "04.05.2026",
+    "2026-05-04T08",
+    "today",
+    "now",
+    "infinity",
+    "epoch",
+    "2026-05-04Z",
+    "2026-05-04 08:30 Z",
+    "2026-05-04 08:30+0200",
+    "2026-05-04 08:30 -02:30",
+    "2026-05-04 08:30+15:00",
+    "2026-05-04 08:30+02",
+    "2026-05-04  08:30",
+    "２０２６-05-04",
+    "2026-05-04 08:30:15.1234567",
+    "",
+)
+
+YES_NO = (
+    "yes",
+    "YES",
+    "y",
+    "true",
+    "1",
+    "on",
+    "no",
+    "No",
+    "n",
+    "FALSE",
+    "0",
+    "off",
+    "maybe",
+    "",
+    "ON",
+    "oN",
+    "t",
+    "ｙes",
+)
+
+NO_TEXT: tuple[Any, ...] = (5, 1.5, True, False, None, [1], {"a": "b"}, [], {})
+
+AGES = tuple(
+    timedelta(**age)
+    for age in (
+        {},
+        {"microseconds": 1},
+        {"milliseconds": 1},
+        {"days": 1},
+        {"days": 7},
+        {"days": 7, "microseconds": -1},
+        {"days": 7, "microseconds": 1},
+        {"days": 30},
+        {"days": 400},
+        {"days": -1},
+    )
+)
