@@ -16,6 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from benchmarks.bounded_campaigns import CAMPAIGN_OPERATIONS
 from benchmarks.large_ledger import NOW, LargeLedger, large_ledger
 from benchmarks.transactions import Transaction, watched
 from postroad.bounce.handler import _forget
@@ -84,18 +85,10 @@ ROWS_OF_THE_CALLER = {
     "postroad.cli.api_key:create.<locals>.work.<locals>.make": "one key",
     "postroad.cli.api_key:revoke.<locals>.work.<locals>.end": "one key",
     "postroad.operations.campaign_runs:begin_run.<locals>.write_begin": "one run",
-    "postroad.cli.event:record.<locals>.work.<locals>.keep": "one event",
     "postroad.campaign.apply_running:extend_follow_ups": "a page of touches",
     "postroad.campaign.status:reopen_late": "campaigns with a late outcome",
     "postroad.operations.gate_pauses:pause_gate.<locals>.record": "one pause",
     "postroad.operations.gate_pauses:record_resume": "one pause",
-    "postroad.campaign.correction:_open": "one audience and one import",
-    "postroad.campaign.correction:prepare_correction": "a page of touches",
-    "postroad.campaign.journey_entry:_keep": "one cursor",
-    "postroad.operations.campaigns:close": "one campaign",
-    "postroad.operations.recall:_recall_step": "one step",
-    "postroad.operations.recall:_recall_steps": "the steps of one campaign",
-    "postroad.store.retention:_delete_enrolments": "a page of enrolments",
     "postroad.campaign.plan:launch": "one campaign, of which an earlier launch failed",
     "postroad.operations.campaign_runs:end_runs": "runs that ended",
     "postroad.operations.campaign_runs:stop_run.<locals>.write_stop": "one run",
@@ -296,7 +289,7 @@ def suppress_and_end(ledger: LargeLedger) -> None:
 
 @_operation
 def cancel_everyone(ledger: LargeLedger) -> None:
-    assert campaigns._cancel(ledger.engine, "launched", NOW) == 0  # They were planned, and on no queue.
+    assert campaigns.cancel_in_ledger(ledger.engine, "launched", NOW) == 0  # They were planned, and on no queue.
     assert complete_cancellations(ledger.engine, NOW) == 0
 
 
@@ -386,6 +379,9 @@ def end_a_warmup_day(ledger: LargeLedger) -> None:
     with TemporaryDirectory() as folder:
         [identity, *_] = identities(_settings(Path(folder)))
     assert close_day(ledger.engine, identity, NOW)
+
+
+OPERATIONS.extend(CAMPAIGN_OPERATIONS)
 
 
 @_operation

@@ -65,6 +65,15 @@ class LargeLedger:
             last,
         )
 
+    def enrolments(self, campaign_id: int, step_id: int, state: str, first: int, last: int) -> None:
+        """Add an enrolment for each of the recipients from first to last."""
+        self._execute(
+            "INSERT INTO enrolment (campaign_id, recipient_id, state, step_id, entered_at, since) "
+            f"SELECT {campaign_id}, n, '{state}', {step_id}, '{_AT}', '{_AT}' FROM",
+            first,
+            last,
+        )
+
     def _execute(self, insert: str, first: int, last: int) -> None:
         with write(self.engine) as connection:
             connection.execute(sa.text(f"{insert} {_series(connection, first, last)}"))

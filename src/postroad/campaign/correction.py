@@ -17,13 +17,13 @@ from postroad.campaign.audience import open_audience
 from postroad.campaign.steps import NAME_PATTERN, Strict
 from postroad.errors import ConfigError, StateError, unknown_name
 from postroad.printable import counted
-from postroad.store.bulk import id_rows
+from postroad.store.bulk import any_of, id_rows
 from postroad.store.campaign import Campaign, find_campaign, steps_of
 from postroad.store.engine import read, write
 from postroad.store.ledger import LIVE, TouchState
 from postroad.store.recipient import AudienceImport
 from postroad.store.touch_count import counts_by_step
-from postroad.store.touch_page import touch_pages
+from postroad.store.touch_page import PAGE, touch_pages
 from postroad.store.types import UtcDateTime
 from postroad.store.variant_split import variant_names
 
@@ -76,6 +76,7 @@ def prepare_correction(
     campaign, step_id = _require_ended(engine, corrects, where)
     _require_variant(engine, campaign, corrects, where)
     audience_id, import_id = _open(engine, name, corrects, now, where)
+    _remove_others(engine, audience_id, import_id)
     wanted = (TouchState.ACCEPTED, TouchState.UNKNOWN) if corrects.unknown else (TouchState.ACCEPTED,)
     for page in touch_pages(engine, campaign.id or 0, step_id=step_id):
         reached = [
@@ -142,7 +143,7 @@ def _require_variant(engine: sa.Engine, campaign: Campaign, corrects: CorrectsDe
 
 
 def _open(engine: sa.Engine, name: str, corrects: CorrectsDefinition, now: datetime, where: str) -> tuple[int, int]:
-    """Return the audience of a correction and its import. Members of an earlier apply are removed if they differ."""
+    """Return the audience of a correction, and the import that stands for the touches."""
     unknown = ", also unknown" if corrects.unknown else ""
     variant = f", variant {corrects.variant}" if corrects.variant else ""
     path = f"{_SOURCE}{corrects.campaign}, {corrects.step or 'every step'}{variant}{unknown}"
@@ -166,14 +167,30 @@ def _open(engine: sa.Engine, name: str, corrects: CorrectsDefinition, now: datet
                 current_key=f"#{audience_id}-{len(known)}",
             )
             known[path] = int(connection.execute(new.returning(AudienceImport.id)).scalar_one())  # type: ignore[call-overload]
-    stale = sa.text(
-        "DELETE FROM audience_member WHERE audience_id = :id AND recipient_id IN (SELECT recipient_id "
-        "FROM audience_member WHERE audience_id = :id AND import_id <> :import_id LIMIT 1000)"
+    return audience_id, known[path]
+
+
+def _remove_others(engine: sa.Engine, audience_id: int, import_id: int) -> None:
+    """Remove the members of an earlier apply for other touches. Transactions that read find them, a page at a time."""
+    page = sa.text(
+        "SELECT recipient_id, import_id FROM audience_member WHERE audience_id = :id AND recipient_id > :after "
+        "ORDER BY recipient_id LIMIT :limit"
     )
+    after = 0
     while True:
-        with write(engine) as connection:
-            if not connection.execute(stale, {"id": audience_id, "import_id": known[path]}).rowcount:
-                return audience_id, known[path]
+        with read(engine) as connection:
+            members = connection.execute(page, {"id": audience_id, "after": after, "limit": PAGE}).all()
+        if not members:
+            return
+        after = members[-1].recipient_id
+        if others := [member.recipient_id for member in members if member.import_id != import_id]:
+            with write(engine) as connection:
+                item, parameters = id_rows(connection, others)
+                remove = sa.text(
+                    "DELETE FROM audience_member WHERE audience_id = :id AND import_id <> :import_id "
+                    f"AND recipient_id {any_of(connection, f'SELECT batch.id FROM {item}')}"
+                )
+                connection.execute(remove, {"id": audience_id, "import_id": import_id, **parameters})
 
 
 def _add(connection: sa.Connection, audience_id: int, import_id: int, recipient_ids: list[int], now: datetime) -> None:

@@ -21,7 +21,7 @@ from postroad.campaign.csv_file import open_csv
 from postroad.campaign.csv_header import ADDRESS, merge_field_name
 from postroad.campaign.intake import RefusedRow, encode_json
 from postroad.campaign.steps import NAME_PATTERN
-from postroad.errors import DataError
+from postroad.errors import DataError, StateError
 from postroad.field_types import WRITE, FieldType, read_date_ms
 from postroad.mail.address import normalise_address
 from postroad.store.engine import write
@@ -159,6 +159,29 @@ def import_events(
             if report is not None:
                 report(result.rows, summary.rows)
     return result
+
+
+def record_event(engine: sa.Engine, event: NewEvent) -> bool:
+    """Record one event of a known recipient.
+
+    Args:
+        engine: The database.
+        event: The event.
+
+    Returns:
+        Whether it is new. False: its recipient has an event of that name and key.
+
+    Raises:
+        StateError: No recipient has the address.
+    """
+    with write(engine) as connection:
+        done = record_events(connection, [event])
+    if done.unknown:
+        raise StateError(
+            f"no recipient has the address {event.address}",
+            remedy="Import the recipient first: `postroad audience import NAME FILE`.",
+        )
+    return bool(done.recorded)
 
 
 @dataclass(frozen=True)

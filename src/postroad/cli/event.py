@@ -17,16 +17,17 @@ from postroad.campaign.event_file import (
     event_name,
     event_time,
     import_events,
+    record_event,
 )
 from postroad.campaign.event_hints import event_hints
 from postroad.cli.context import with_context
 from postroad.cli.options import LimitOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table, print_warning, progress_bars
-from postroad.errors import DataError, StateError, UsageError
+from postroad.errors import DataError, UsageError
 from postroad.mail.address import normalise_address
 from postroad.printable import counted
-from postroad.store.engine import read, write
-from postroad.store.recipient_event import NewEvent, events_of, record_events
+from postroad.store.engine import read
+from postroad.store.recipient_event import NewEvent, events_of
 
 app = typer.Typer(
     help="What recipients did, such as signing up or paying. Conditions ask for it: `event('paid', 30d)`.",
@@ -57,22 +58,16 @@ def record(
     except DataError as error:
         raise UsageError(error.message, remedy="`postroad event record --help` shows how it is used.") from None
 
-    async def work(context: AppContext) -> tuple[int, list[str]]:
+    async def work(context: AppContext) -> tuple[bool, list[str]]:
         now = context.clock.now()
         try:
             event = NewEvent(recipient, valid_name, event_time(at, now), fields, valid_key)
         except EventError as error:
             raise UsageError(f"--at: {error.reason}") from None
 
-        def keep() -> tuple[int, list[str]]:
-            with write(context.engine) as connection:
-                done = record_events(connection, [event])
-            if done.unknown:
-                raise StateError(
-                    f"no recipient has the address {recipient}",
-                    remedy="Import the recipient first: `postroad audience import NAME FILE`.",
-                )
-            return done.recorded, event_hints(context.engine, event, now)
+        def keep() -> tuple[bool, list[str]]:
+            recorded = record_event(context.engine, event)
+            return recorded, event_hints(context.engine, event, now)
 
         return await asyncio.to_thread(keep)
 
@@ -80,7 +75,7 @@ def record(
     for hint in hints:
         print_warning(hint)
     if as_json:
-        print_json({"recorded": recorded, "known": 1 - recorded})
+        print_json({"recorded": int(recorded), "known": int(not recorded)})
     elif recorded:
         print_line(f"event {valid_name} of {recipient} is recorded")
     else:

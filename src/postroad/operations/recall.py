@@ -72,10 +72,10 @@ async def recall(engine: sa.Engine, queue: Queue, name: str, step: str | None, n
     """
     campaign, found = await asyncio.to_thread(_find, engine, name, step)
     if found is not None:
-        queued = await asyncio.to_thread(_recall_step, engine, campaign, found, now)
+        queued = await asyncio.to_thread(recall_step, engine, campaign, found, now)
         await queue.cancel([job_id(touch_id) for touch_id in queued], "recalled")
     elif campaign.state is CampaignState.FINISHED:
-        await asyncio.to_thread(_recall_steps, engine, campaign, now)
+        await asyncio.to_thread(recall_steps, engine, campaign, now)
     else:
         await campaigns.cancel(engine, queue, name, now)
     return await asyncio.to_thread(_result, engine, name, found)
@@ -95,8 +95,18 @@ def _find(engine: sa.Engine, name: str, step: str | None) -> tuple[Campaign, Ste
     return campaign, emails[step] if step is not None else None
 
 
-def _recall_step(engine: sa.Engine, campaign: Campaign, step: Step, now: datetime) -> list[int]:
-    """Mark a step as recalled, and cancel what waits. Return the touches for which the queue may have jobs."""
+def recall_step(engine: sa.Engine, campaign: Campaign, step: Step, now: datetime) -> list[int]:
+    """Mark a step as recalled, and cancel what waits, in the ledger only. Idempotent.
+
+    Args:
+        engine: The ledger's database.
+        campaign: The campaign.
+        step: Its step.
+        now: The time.
+
+    Returns:
+        The touches for which the queue may have jobs.
+    """
     assert campaign.id is not None  # noqa: S101  (read from its table)
     with write(engine) as connection:
         # Waits for a transaction that plans touches of the step. A later one plans them as cancelled.
@@ -106,7 +116,7 @@ def _recall_step(engine: sa.Engine, campaign: Campaign, step: Step, now: datetim
     return cancel_waiting_touches(engine, campaign.id, now, step_id=step.id)
 
 
-def _recall_steps(engine: sa.Engine, campaign: Campaign, now: datetime) -> None:
+def recall_steps(engine: sa.Engine, campaign: Campaign, now: datetime) -> None:
     """Mark all steps of a finished campaign as recalled, so that no dead letter of it is sent again."""
     with write(engine) as connection:
         find_campaign(connection, campaign.name, for_update=True)
