@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from postroad.bounce.patterns import collapse_whitespace, find_phase, find_reply_code, find_status, first_address
-from postroad.bounce.report import Action, RecipientStatus
+from postroad.bounce.report import Action, MailKind, RecipientStatus
 from postroad.mail.tag import TAG
 
 MAX_ITEMS = 100
@@ -73,6 +73,11 @@ def failed(
 def delivered(recipient: object) -> RecipientStatus:
     """Return the status of a recipient whose server accepted the message."""
     return RecipientStatus(address=address(recipient), action=Action.DELIVERED, status="2.0.0")
+
+
+def feedback(feedback_type: str, recipient: object) -> tuple[MailKind, str, RecipientStatus]:
+    """Return the kind, the type and the status of a report that a recipient complained or unsubscribed."""
+    return MailKind.FEEDBACK, feedback_type, RecipientStatus(address=address(recipient))
 
 
 def tag_of(values: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from postroad.bounce.esp.fields import address, delivered, failed, string, table, tag_of
+from postroad.bounce.esp.fields import delivered, failed, feedback, string, table, tag_of
 from postroad.bounce.report import Action, MailKind, OriginalMessage, ParsedMail, RecipientStatus
 
 
@@ -28,17 +28,9 @@ def parse(event: dict[str, Any]) -> ParsedMail | None:
         case "delivered":
             recipient = delivered(recipient_address)
         case "complained":
-            kind, feedback_type, recipient = (
-                MailKind.FEEDBACK,
-                "abuse",
-                RecipientStatus(address=address(recipient_address)),
-            )
+            kind, feedback_type, recipient = feedback("abuse", recipient_address)
         case "unsubscribed":
-            kind, feedback_type, recipient = (
-                MailKind.FEEDBACK,
-                "opt-out",
-                RecipientStatus(address=address(recipient_address)),
-            )
+            kind, feedback_type, recipient = feedback("opt-out", recipient_address)
         case _:
             return None
     headers = table(table(event.get("message")).get("headers"))
@@ -55,9 +47,9 @@ def _failed(event: dict[str, Any]) -> tuple[MailKind, str, RecipientStatus]:
     recipient_address, status = event.get("recipient"), table(event.get("delivery-status"))
     match string(event.get("reason")):
         case "suppress-unsubscribe":
-            return MailKind.FEEDBACK, "opt-out", RecipientStatus(address=address(recipient_address))
+            return feedback("opt-out", recipient_address)
         case "suppress-complaint":
-            return MailKind.FEEDBACK, "abuse", RecipientStatus(address=address(recipient_address))
+            return feedback("abuse", recipient_address)
         case "suppress-bounce":
             # An earlier message bounced, so this one was not sent. That is no evidence about the mailbox.
             return MailKind.DSN, "", failed(recipient_address, "Not sent by Mailgun: it is on its list of bounces")

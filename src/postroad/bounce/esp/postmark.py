@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from postroad.bounce.esp.fields import address, delivered, failed, string, table, tag_of
+from postroad.bounce.esp.fields import address, delivered, failed, feedback, string, table, tag_of
 from postroad.bounce.report import MailKind, OriginalMessage, ParsedMail, RecipientStatus
 
 _NO_FAILURES = {
@@ -50,17 +50,9 @@ def parse(event: dict[str, Any]) -> ParsedMail | None:
         case "Delivery":
             recipient = delivered(recipient_address)
         case "SpamComplaint":
-            kind, feedback_type, recipient = (
-                MailKind.FEEDBACK,
-                "abuse",
-                RecipientStatus(address=address(recipient_address)),
-            )
+            kind, feedback_type, recipient = feedback("abuse", recipient_address)
         case "SubscriptionChange" if _is_opt_out(event):
-            kind, feedback_type, recipient = (
-                MailKind.FEEDBACK,
-                "opt-out",
-                RecipientStatus(address=address(recipient_address)),
-            )
+            kind, feedback_type, recipient = feedback("opt-out", recipient_address)
         case _:
             return None
     return _result(event, kind, recipient, feedback_type)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from postroad.bounce.esp.fields import address, delivered, failed, string, tag_of
+from postroad.bounce.esp.fields import delivered, failed, feedback, string, tag_of
 from postroad.bounce.report import Action, MailKind, OriginalMessage, ParsedMail, RecipientStatus
 
 _MAX_EVENTS = 10_000
@@ -34,17 +34,9 @@ def parse(event: dict[str, Any]) -> ParsedMail | None:
         case "delivered":
             recipient = delivered(recipient_address)
         case "spamreport":
-            kind, feedback_type, recipient = (
-                MailKind.FEEDBACK,
-                "abuse",
-                RecipientStatus(address=address(recipient_address)),
-            )
+            kind, feedback_type, recipient = feedback("abuse", recipient_address)
         case "unsubscribe" | "group_unsubscribe":
-            kind, feedback_type, recipient = (
-                MailKind.FEEDBACK,
-                "opt-out",
-                RecipientStatus(address=address(recipient_address)),
-            )
+            kind, feedback_type, recipient = feedback("opt-out", recipient_address)
         case _:
             return None
     return ParsedMail(
@@ -60,7 +52,7 @@ def _dropped(event: dict[str, Any]) -> tuple[MailKind, str, RecipientStatus]:
     """Parse a message that SendGrid did not send because of its own lists. An earlier bounce is no new evidence."""
     recipient_address, reason = event.get("email"), string(event.get("reason")).lower()
     if "unsubscribed" in reason:
-        return MailKind.FEEDBACK, "opt-out", RecipientStatus(address=address(recipient_address))
+        return feedback("opt-out", recipient_address)
     if "spam report" in reason:
-        return MailKind.FEEDBACK, "abuse", RecipientStatus(address=address(recipient_address))
+        return feedback("abuse", recipient_address)
     return MailKind.DSN, "", failed(recipient_address, f"Dropped by SendGrid: {string(event.get('reason'))}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from postroad.store.bulk import any_of, id_rows
 from postroad.store.enrolment import FAILED, EnrolmentState
 from postroad.store.ledger import ENTRY_OF_TOUCH, TouchState
 from postroad.store.planning import Member
@@ -203,17 +201,6 @@ def last_entries(connection: sa.Connection, campaign_id: int, recipient_ids: Seq
     )
     rows = connection.execute(statement, {"campaign_id": campaign_id, **parameters})
     return {row[0]: LastEntry(row[1], row[2], row[3] != EnrolmentState.ACTIVE) for row in rows}
-
-
-def field_values(connection: sa.Connection, field: str, recipient_ids: Sequence[int]) -> dict[int, Any]:
-    """Return one merge field of each of these recipients. Recipients without it are missing."""
-    item, parameters = id_rows(connection, recipient_ids)
-    ids = any_of(connection, f"SELECT batch.id FROM {item}")
-    statement = sa.text(f"SELECT id, attributes FROM recipient WHERE id {ids}").columns(
-        sa.column("id", sa.Integer()), sa.column("attributes", sa.JSON())
-    )
-    rows = connection.execute(statement, parameters)
-    return {row.id: row.attributes[field] for row in rows if row.attributes.get(field) is not None}
 
 
 def _integers(*names: str) -> list[sa.ColumnClause[int]]:
