@@ -17,7 +17,7 @@ from postroad.campaign.audience import open_audience
 from postroad.campaign.steps import NAME_PATTERN, Strict
 from postroad.errors import ConfigError, StateError, unknown_name
 from postroad.printable import counted
-from postroad.store.bulk import any_of, id_rows
+from postroad.store.bulk import id_rows
 from postroad.store.campaign import Campaign, find_campaign, steps_of
 from postroad.store.engine import read, write
 from postroad.store.ledger import LIVE, TouchState
@@ -176,21 +176,23 @@ def _remove_others(engine: sa.Engine, audience_id: int, import_id: int) -> None:
         "SELECT recipient_id, import_id FROM audience_member WHERE audience_id = :id AND recipient_id > :after "
         "ORDER BY recipient_id LIMIT :limit"
     )
+    # A range of recipients, because PostgreSQL reads the whole audience for a list of them before its first ANALYZE.
+    remove = sa.text(
+        "DELETE FROM audience_member WHERE audience_id = :id AND recipient_id > :after AND recipient_id <= :last "
+        "AND import_id <> :import_id"
+    )
     after = 0
     while True:
         with read(engine) as connection:
             members = connection.execute(page, {"id": audience_id, "after": after, "limit": PAGE}).all()
         if not members:
             return
-        after = members[-1].recipient_id
-        if others := [member.recipient_id for member in members if member.import_id != import_id]:
+        last = members[-1].recipient_id
+        if any(member.import_id != import_id for member in members):
+            values = {"id": audience_id, "after": after, "last": last, "import_id": import_id}
             with write(engine) as connection:
-                item, parameters = id_rows(connection, others)
-                remove = sa.text(
-                    "DELETE FROM audience_member WHERE audience_id = :id AND import_id <> :import_id "
-                    f"AND recipient_id {any_of(connection, f'SELECT batch.id FROM {item}')}"
-                )
-                connection.execute(remove, {"id": audience_id, "import_id": import_id, **parameters})
+                connection.execute(remove, values)
+        after = last
 
 
 def _add(connection: sa.Connection, audience_id: int, import_id: int, recipient_ids: list[int], now: datetime) -> None:
