@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,11 @@ async def start_nothing(supervisor: Supervisor, command: Command, **ready: Any) 
 @pytest.fixture
 def contest(monkeypatch: pytest.MonkeyPatch) -> Iterator[Contest]:
     contest = Contest(lost=2)
-    monkeypatch.setattr(PrefectServer, "start", partialmethod(contest.start))
+
+    async def start(server: PrefectServer, supervisor: Supervisor) -> None:
+        await contest.start(server, supervisor)
+
+    monkeypatch.setattr(PrefectServer, "start", start)
     monkeypatch.setattr(Supervisor, "start", start_nothing)
     yield contest
     for taken in contest.sockets:
