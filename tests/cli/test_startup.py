@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-LARGE = ("sqlalchemy", "pydantic", "redis", "dns", "prefect", "alembic", "jinja2", "aiosmtplib", "sqlglot")
+LARGE = (
+    *("sqlalchemy", "pydantic", "redis", "dns", "prefect", "alembic", "jinja2", "aiosmtplib", "sqlglot"),
+    *("sqlalchemy.dialects.postgresql", "rich.console", "rich.progress"),
+)
 SHOWN = f"""
 import sys
 from postroad.cli.app import main

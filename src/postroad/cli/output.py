@@ -6,7 +6,7 @@ Data is printed as data. No function here reads markup, and control characters a
     print_line(Styled("header", "bold"), f": {header}")
 
 On a terminal a table has a frame and its cells wrap. Elsewhere a row is a line, complete, without colours or frames.
-``sys.stdout`` is looked up at each call, so that a test may replace it.
+``sys.stdout`` is looked up at each call, so that a test may replace it. Rich is imported for a terminal only.
 """
 
 from __future__ import annotations
@@ -21,26 +21,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
 
 import typer
 from rich.cells import cell_len
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TaskID,
-    TimeElapsedColumn,
-)
-from rich.table import Table
-from rich.text import Text
 
 from postroad.errors import PostroadError, UsageError
 from postroad.printable import is_hidden, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress, TaskID
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
@@ -48,6 +39,7 @@ EXIT_BROKEN_PIPE = 141
 """The reader of our output went away, as `head` does: 128 and the number of SIGPIPE."""
 
 _COLUMN_GAP = "  "
+_DESCRIPTION = "{task.description:<12}"
 _HIDDEN_IN_JSON = re.compile(r"[^\x20-\x7e]")
 
 
@@ -64,17 +56,17 @@ Cell = object
 
 def print_line(*parts: str | Styled) -> None:
     """Print one line to standard output. A line break in the data is shown as an escape."""
-    _write(sys.stdout, _text(parts, keep=""))
+    _write(sys.stdout, parts)
 
 
 def print_text(text: str) -> None:
     """Print a text of several lines, such as a message's source, to standard output. Line breaks and tabs stay."""
-    _write(sys.stdout, Text(printable(text.replace("\r\n", "\n"), keep="\n\t")))
+    _write(sys.stdout, [text.replace("\r\n", "\n")], keep="\n\t")
 
 
 def print_note(*parts: str | Styled) -> None:
     """Print one line about the course of the work to standard error."""
-    _write(sys.stderr, _text(parts, keep=""))
+    _write(sys.stderr, parts)
 
 
 def print_warning(text: str) -> None:
@@ -100,7 +92,7 @@ def print_failure(code: int, message: str, *, where: str | None = None, remedy: 
 
 def print_traceback(text: str) -> None:
     """Print the traceback of a fault of ours to standard error. Its message may hold data."""
-    _write(sys.stderr, Text(printable(text.rstrip("\n"), keep="\n")))
+    _write(sys.stderr, [text.rstrip("\n")], keep="\n")
 
 
 def output_is_terminal() -> bool:
@@ -162,20 +154,23 @@ def _plain(value: Any) -> Any:
 def print_table(title: str | Sequence[str | Styled], columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
     """Print rows to standard output. Numbers are aligned to the right."""
     rows = [list(row) for row in rows]
-    heading = _text([title] if isinstance(title, str) else title, keep="")
+    heading = _styled([title] if isinstance(title, str) else title)
     numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
     if not sys.stdout.isatty():
         lines = _aligned(
             [list(map(printable, columns)), *([_words(cell).text for cell in row] for row in rows)], numeric
         )
-        _emit(sys.stdout, "".join(f"{line}\n" for line in (heading.plain, *lines)))
+        _emit(sys.stdout, "".join(f"{line}\n" for line in ("".join(part.text for part in heading), *lines)))
         return
-    table = Table(title=heading, title_justify="left", title_style="bold", header_style="dim")
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text.assemble(*heading), title_justify="left", title_style="bold", header_style="dim")
     for column, right in zip(columns, numeric, strict=True):
         table.add_column(Text(printable(column)), justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(words.text, words.style) for words in map(_words, row)))
-    _write(sys.stdout, table)
+    _show(sys.stdout, table)
 
 
 def _aligned(rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> Iterable[str]:
@@ -241,19 +236,16 @@ def ask_secret(question: str, *, again: str) -> str:
     return str(secret)
 
 
-class _Description(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{printable(task.description):<12}")
-
-
 def progress_bar(*, quiet: bool = False) -> Progress:
-    """Return a bar for long work, on standard error. It shows on a terminal only."""
+    """Return a bar for long work, on standard error. It shows on a terminal only. Its descriptions are printable."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     return Progress(
-        _Description(),
+        TextColumn(_DESCRIPTION, markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True, highlight=False, markup=False, emoji=False),
+        console=_console(stderr=True),
         disable=quiet or not sys.stderr.isatty(),
     )
 
@@ -266,7 +258,7 @@ def progress_bars(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], 
 
         def report(description: str, done: int, total: int) -> None:
             if description not in tasks:
-                tasks[description] = bars.add_task(description, total=total)
+                tasks[description] = bars.add_task(printable(description), total=total)
             bars.update(tasks[description], completed=done, total=total)
 
         yield report
@@ -281,9 +273,11 @@ def working(what: str, *, quiet: bool = False, every_s: float = 5.0) -> Iterator
     if quiet:
         yield
     elif sys.stderr.isatty():
-        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
-        with Progress(SpinnerColumn(), _Description(), TimeElapsedColumn(), console=console, transient=True) as spinner:
-            spinner.add_task(what, total=None)
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (SpinnerColumn(), TextColumn(_DESCRIPTION, markup=False), TimeElapsedColumn())
+        with Progress(*columns, console=_console(stderr=True), transient=True) as spinner:
+            spinner.add_task(printable(what), total=None)
             yield
     else:
         ended = threading.Event()
@@ -311,21 +305,33 @@ class DataStream:
         return len(text)
 
 
-def _text(parts: Iterable[str | Styled], *, keep: str) -> Text:
-    text = Text()
-    for part in parts:
-        words, style = (part, "") if isinstance(part, str) else part
-        text.append(printable(words, keep=keep), style)
-    return text
+def _styled(parts: Iterable[str | Styled], *, keep: str = "") -> list[Styled]:
+    """Return parts that are safe to print. ``keep``: control characters that they may contain."""
+    both = (Styled(part, "") if isinstance(part, str) else part for part in parts)
+    return [Styled(printable(part.text, keep=keep), part.style) for part in both]
 
 
-def _write(stream: TextIO, content: Text | Table) -> None:
-    if isinstance(content, Text) and not stream.isatty():
-        _emit(stream, f"{content.plain}\n")
-        return
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+def _console(**options: Any) -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False, **options)
+
+
+def _write(stream: TextIO, parts: Iterable[str | Styled], *, keep: str = "") -> None:
+    styled = _styled(parts, keep=keep)
+    if stream.isatty():
+        from rich.text import Text
+
+        _show(stream, Text.assemble(*styled), soft_wrap=True)
+    else:
+        _emit(stream, "".join(part.text for part in styled) + "\n")
+
+
+def _show(stream: TextIO, content: RenderableType, *, soft_wrap: bool = False) -> None:
+    """Write to a terminal."""
+    console = _console(file=stream)
     with console.capture() as capture:
-        console.print(content, soft_wrap=isinstance(content, Text))
+        console.print(content, soft_wrap=soft_wrap)
     _emit(stream, capture.get())
 
 

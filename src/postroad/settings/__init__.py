@@ -60,6 +60,7 @@ from postroad.settings.types import (
     Section,
     ZoneName,
     parse_duration_ms,
+    section_of_defaults,
 )
 from postroad.settings.warmup import Preset, SeedPermission, SeedSettings, WarmupSettings, conflicting_plans
 from postroad.settings.web import UnsubscribeScope, WebSettings
@@ -182,19 +183,19 @@ class Settings(BaseSettings):
     senders: dict[Name, SenderSettings] = Field(default_factory=dict)
     routes: dict[Name, RouteSettings] = Field(default_factory=dict)
     queues: dict[str, QueueSettings] = Field(default_factory=dict)
-    delivery: DeliverySettings = DeliverySettings()
-    bounce: BounceSettings = BounceSettings()
-    inbound: InboundSettings = InboundSettings()
-    cohort_breaker: CohortBreakerSettings = CohortBreakerSettings()
-    dns: DnsSettings = DnsSettings()
-    dns_health: DnsHealthSettings = DnsHealthSettings()
-    calendar: CalendarSettings = CalendarSettings()
+    delivery: DeliverySettings = section_of_defaults()
+    bounce: BounceSettings = section_of_defaults()
+    inbound: InboundSettings = section_of_defaults()
+    cohort_breaker: CohortBreakerSettings = section_of_defaults()
+    dns: DnsSettings = section_of_defaults()
+    dns_health: DnsHealthSettings = section_of_defaults()
+    calendar: CalendarSettings = section_of_defaults()
     canary: CanarySettings | None = Field(default=None, description="unset: no canary is sent")
-    console: ConsoleSettings = ConsoleSettings()
-    files: FilesSettings = FilesSettings()
-    preflight: PreflightSettings = PreflightSettings()
-    retention: RetentionSettings = RetentionSettings()
-    web: WebSettings = WebSettings()
+    console: ConsoleSettings = section_of_defaults()
+    files: FilesSettings = section_of_defaults()
+    preflight: PreflightSettings = section_of_defaults()
+    retention: RetentionSettings = section_of_defaults()
+    web: WebSettings = section_of_defaults()
     webhooks_out: dict[EndpointName, WebhookEndpointSettings] = Field(default_factory=dict)
 
     _config_path: Path | None = None

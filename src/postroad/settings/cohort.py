@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from postroad.settings.types import MAX_DURATION_MS, DurationMs, Section
+from postroad.settings.types import MAX_DURATION_MS, DurationMs, Section, section_of_defaults
 
 
 class EvidenceSettings(Section):
@@ -45,5 +45,5 @@ class CohortBreakerSettings(Section):
         pattern=r'^[^"\\\x00-\x1f]+$',
         description="column of the CSV with the list source of a recipient; without the column, the path of the file",
     )
-    hard_bounces: EvidenceSettings = EvidenceSettings()
-    complaints: ComplaintSettings = ComplaintSettings()
+    hard_bounces: EvidenceSettings = section_of_defaults()
+    complaints: ComplaintSettings = section_of_defaults()

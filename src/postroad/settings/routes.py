@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from postroad.settings.types import MAX_DURATION_MS, DurationMs, HostName, Section
+from postroad.settings.types import MAX_DURATION_MS, DurationMs, HostName, Section, section_of_defaults
 
 
 class TlsMode(StrEnum):
@@ -110,7 +110,7 @@ class RouteSettings(_ConnectionSettings):
     port: int = Field(default=587, ge=1, le=65535)
     relays: tuple[RelaySettings, ...] = ()
     helo: HostName | None = Field(default=None, description="name in EHLO; unset: that of the host")
-    timeouts: TimeoutSettings = TimeoutSettings()
+    timeouts: TimeoutSettings = section_of_defaults()
     shaped: bool | None = Field(
         default=None,
         description="apply the limits of shaping.toml, because it delivers directly to mailbox providers",

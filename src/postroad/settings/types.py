@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import cache
 from importlib.resources import files
 from ipaddress import ip_address, ip_network
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -122,6 +122,14 @@ Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+def section_of_defaults() -> Any:
+    """Return the field of a section that may be missing. Its model is built once, as a part of the settings.
+
+    A section as the default would be built on its own as well, which takes a start-up longer.
+    """
+    return Field(default={}, validate_default=True)
 
 
 def ip_address_text(text: str) -> str:

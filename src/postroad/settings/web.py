@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from postroad.settings.types import HostName, NetworkText, RateField, RateSetting, Section
+from postroad.settings.types import HostName, NetworkText, RateField, RateSetting, Section, section_of_defaults
 from postroad.settings.webhooks import WebhookSettings
 
 
@@ -35,4 +35,4 @@ class WebSettings(Section):
     unsubscribe: UnsubscribeScope = Field(
         default=UnsubscribeScope.EVERYWHERE, description="everywhere, or only for the campaign's audience"
     )
-    webhooks: WebhookSettings = WebhookSettings()
+    webhooks: WebhookSettings = section_of_defaults()

@@ -7,10 +7,10 @@ from enum import StrEnum
 from typing import Final
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, col, select
 
 from postroad.errors import StateError, unknown_name
-from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, StoredRow, StrEnumType, UtcDateTime
 
 USE_RECORDED_EVERY: Final = timedelta(minutes=1)
 """The time of the last use is written at most so often for one key."""
@@ -30,7 +30,7 @@ class ApiScope(StrEnum):
         return order.index(self) >= order.index(other)
 
 
-class ApiKey(SQLModel, table=True):
+class ApiKey(StoredRow, table=True):
     """One key. ``prefix`` finds it, ``hashed`` proves it."""
 
     __tablename__ = "api_key"

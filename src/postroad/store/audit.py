@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from postroad.store.engine import commit_hook, write
-from postroad.store.types import BIG_ID, UtcDateTime
+from postroad.store.types import BIG_ID, StoredRow, UtcDateTime
 
 MAX_TARGET_CHARACTERS = 320
 
 
-class AuditRecord(SQLModel, table=True):
+class AuditRecord(StoredRow, table=True):
     """One act of a user."""
 
     __tablename__ = "audit_record"

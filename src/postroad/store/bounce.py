@@ -8,32 +8,30 @@ from datetime import datetime
 from enum import StrEnum
 
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from postroad.store.bulk import any_of, id_rows, json_rows
 from postroad.store.campaign import OnReply
 from postroad.store.ledger import SENDER_OF_TOUCH, TouchState
-from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, PartialIndex, StoredRow, StrEnumType, UtcDateTime
 
 
-class BounceMail(SQLModel, table=True):
+class BounceMail(StoredRow, table=True):
     """One returned mail, identified by the digest of its bytes and its recipient address."""
 
     __tablename__ = "bounce_mail"
     __table_args__ = (
-        sa.Index(
+        PartialIndex(
             "ix_bounce_mail_waiting",
             "received_at",
-            sqlite_where=sa.text("processed_at IS NULL"),
-            postgresql_where=sa.text("processed_at IS NULL"),
+            where="processed_at IS NULL",
         ),
         sa.Index("ix_bounce_mail_received", "received_at"),
         sa.Index("ix_bounce_mail_verdict", "verdict", "received_at"),
-        sa.Index(
+        PartialIndex(
             "ix_bounce_mail_raw",
             "received_at",
-            sqlite_where=sa.text("raw IS NOT NULL"),
-            postgresql_where=sa.text("raw IS NOT NULL"),
+            where="raw IS NOT NULL",
         ),
     )
 
@@ -53,7 +51,7 @@ class BounceMail(SQLModel, table=True):
     touch_id: int | None = Field(default=None, sa_type=BIG_ID, foreign_key="touch.id", index=True)
 
 
-class PastBounceMail(SQLModel, table=True):
+class PastBounceMail(StoredRow, table=True):
     """A mail whose row was deleted for its age. Its digest prevents a second classification."""
 
     __tablename__ = "past_bounce_mail"
@@ -72,7 +70,7 @@ class BounceEffectKind(StrEnum):
     TOUCH_CANCELLED = "touch_cancelled"  # a later touch of the same campaign
 
 
-class BounceEffect(SQLModel, table=True):
+class BounceEffect(StoredRow, table=True):
     """One change that one mail caused."""
 
     __tablename__ = "bounce_effect"

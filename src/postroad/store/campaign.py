@@ -8,10 +8,10 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, col, select
 
 from postroad.errors import StateError, unknown_name
-from postroad.store.types import BIG_ID, JSON_OBJECT, JSON_OR_NULL, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, JSON_OBJECT, JSON_OR_NULL, StoredRow, StrEnumType, UtcDateTime
 
 
 class CampaignState(StrEnum):
@@ -40,7 +40,7 @@ class OnReply(StrEnum):
     CONTINUE = "continue"
 
 
-class Sender(SQLModel, table=True):
+class Sender(StoredRow, table=True):
     """A sender, as postroad.toml defined it when one of its campaigns was last applied."""
 
     __tablename__ = "sender"
@@ -55,7 +55,7 @@ class Sender(SQLModel, table=True):
     bounce_domain: str | None = Field(default=None, sa_type=sa.String(255))
 
 
-class Campaign(SQLModel, table=True):
+class Campaign(StoredRow, table=True):
     """A sequence of steps for one audience from one sender."""
 
     __tablename__ = "campaign"
@@ -169,7 +169,7 @@ class Campaign(SQLModel, table=True):
     launch_error: str | None = Field(default=None, sa_type=sa.Text, description="why the last launch failed")
 
 
-class Step(SQLModel, table=True):
+class Step(StoredRow, table=True):
     """One step of a campaign. Its settings depend on its kind: a new kind needs no new table."""
 
     __tablename__ = "step"
@@ -191,7 +191,7 @@ class Step(SQLModel, table=True):
     )
 
 
-class StepVersion(SQLModel, table=True):
+class StepVersion(StoredRow, table=True):
     """Settings that a step had before they changed while its campaign ran."""
 
     __tablename__ = "step_version"
@@ -204,7 +204,7 @@ class StepVersion(SQLModel, table=True):
     replaced_at: datetime = Field(sa_type=UtcDateTime)
 
 
-class StoredFile(SQLModel, table=True):
+class StoredFile(StoredRow, table=True):
     """An attachment or image, stored once for all steps that use it. Workers on other hosts read it from here."""
 
     __tablename__ = "stored_file"

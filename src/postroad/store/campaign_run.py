@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel, col
+from sqlmodel import Field, col
 
 from postroad.store.campaign import Campaign
-from postroad.store.types import BIG_ID, UtcDateTime
+from postroad.store.types import BIG_ID, StoredRow, UtcDateTime
 
 
-class CampaignRun(SQLModel, table=True):
+class CampaignRun(StoredRow, table=True):
     """A Prefect run that works on a campaign now. The row is deleted when the run ends or is stopped."""
 
     __tablename__ = "campaign_run"

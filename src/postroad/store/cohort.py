@@ -11,10 +11,10 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, col, select
 
 from postroad.store.bulk import json_rows
-from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, PartialIndex, StoredRow, StrEnumType, UtcDateTime
 
 SOURCE_LENGTH = 300
 LATE_EVENTS = 5_000
@@ -36,19 +36,18 @@ class CohortEvidence(StrEnum):
     COMPLAINTS = "complaints"
 
 
-class CohortPause(SQLModel, table=True):
+class CohortPause(StoredRow, table=True):
     """One pause of one cohort, with its cause and who lifted it. A cohort has at most one open pause."""
 
     __tablename__ = "cohort_pause"
     __table_args__ = (
-        sa.Index(
+        PartialIndex(
             "ux_cohort_pause_open",
             "step_id",
             "source",
             "provider",
             unique=True,
-            sqlite_where=sa.text("lifted_at IS NULL"),
-            postgresql_where=sa.text("lifted_at IS NULL"),
+            where="lifted_at IS NULL",
         ),
         sa.Index("ix_cohort_pause_step", "step_id"),
     )

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from postroad.settings import AccessRole
-from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, StoredRow, StrEnumType, UtcDateTime
 
 TOKEN_BYTES = 32
 MAX_USER_CHARACTERS = 200
@@ -25,7 +25,7 @@ EXPIRED_ROWS = 1_000
 """Largest number of expired rows that one sign-in deletes, of each table."""
 
 
-class ConsoleUser(SQLModel, table=True):
+class ConsoleUser(StoredRow, table=True):
     """A user who signs in with a password."""
 
     __tablename__ = "console_user"
@@ -37,7 +37,7 @@ class ConsoleUser(SQLModel, table=True):
     changed_at: datetime = Field(sa_type=UtcDateTime, description="when the password or the role was set")
 
 
-class ConsoleSession(SQLModel, table=True):
+class ConsoleSession(StoredRow, table=True):
     """A session of a browser."""
 
     __tablename__ = "console_session"
@@ -53,7 +53,7 @@ class ConsoleSession(SQLModel, table=True):
     seen_at: datetime = Field(sa_type=UtcDateTime, description="last use, to the minute")
 
 
-class SignInLink(SQLModel, table=True):
+class SignInLink(StoredRow, table=True):
     """A link that signs one user in, once."""
 
     __tablename__ = "sign_in_link"

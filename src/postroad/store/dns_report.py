@@ -6,15 +6,15 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, col, select
 
-from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime
+from postroad.store.types import BIG_ID, JSON_OBJECT, PartialIndex, StoredRow, UtcDateTime
 
 KEPT = 60
 """Reports that are stored of one sender: two weeks, with one every six hours."""
 
 
-class DnsReport(SQLModel, table=True):
+class DnsReport(StoredRow, table=True):
     """One check of a sender's domain and addresses."""
 
     __tablename__ = "dns_report"
@@ -28,15 +28,15 @@ class DnsReport(SQLModel, table=True):
     checked_at: datetime = Field(sa_type=UtcDateTime)
 
 
-_OPEN = sa.text("ended_at IS NULL")
+_OPEN = "ended_at IS NULL"
 
 
-class SenderHold(SQLModel, table=True):
+class SenderHold(StoredRow, table=True):
     """A period in which a sender's domain failed: its begin, the begin of the hold, and how it ended."""
 
     __tablename__ = "sender_hold"
     __table_args__ = (
-        sa.Index("ix_sender_hold_open", "sender", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
+        PartialIndex("ix_sender_hold_open", "sender", unique=True, where=_OPEN),
         sa.Index("ix_sender_hold_sender", "sender", "id"),
     )
 

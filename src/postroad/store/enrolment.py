@@ -12,10 +12,10 @@ from datetime import datetime
 from enum import StrEnum
 
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from postroad.store.ledger import TouchState
-from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, PartialIndex, StoredRow, StrEnumType, UtcDateTime
 
 
 class EnrolmentState(StrEnum):
@@ -66,18 +66,28 @@ def reason_of(state: TouchState, cause: str | None) -> ExitReason:
     return ExitReason(state)
 
 
-_DUE = sa.text("state = 'active' AND due_at IS NOT NULL")
-_ACTIVE = sa.text("state = 'active'")
+_DUE = "state = 'active' AND due_at IS NOT NULL"
+_ACTIVE = "state = 'active'"
 
 
-class Enrolment(SQLModel, table=True):
+class Enrolment(StoredRow, table=True):
     """One recipient's way through one campaign. One for each entry; at most one of them is active."""
 
     __tablename__ = "enrolment"
     __table_args__ = (
         sa.UniqueConstraint("campaign_id", "recipient_id", "entry"),
-        sa.Index("ix_enrolment_due", "campaign_id", "due_at", "id", sqlite_where=_DUE, postgresql_where=_DUE),
-        sa.Index("ix_enrolment_recipient", "recipient_id", sqlite_where=_ACTIVE, postgresql_where=_ACTIVE),
+        PartialIndex(
+            "ix_enrolment_due",
+            "campaign_id",
+            "due_at",
+            "id",
+            where=_DUE,
+        ),
+        PartialIndex(
+            "ix_enrolment_recipient",
+            "recipient_id",
+            where=_ACTIVE,
+        ),
     )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
@@ -99,7 +109,7 @@ class Enrolment(SQLModel, table=True):
     goal_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="when the goal was noticed")
 
 
-class EnrolmentCount(SQLModel, table=True):
+class EnrolmentCount(StoredRow, table=True):
     """A part of the number of enrolments at one step: the number is the sum of all slots, as in `TouchCount`.
 
     Triggers maintain it. ``why``: empty for an enrolment that did not exit.

@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel, col
+from sqlmodel import Field, col
 
-from postroad.store.types import UtcDateTime
+from postroad.store.types import StoredRow, UtcDateTime
 
 ADVANCE = "advance"
 """One pass over all running campaigns: plan, submit, finish."""
 
 
-class Heartbeat(SQLModel, table=True):
+class Heartbeat(StoredRow, table=True):
     """A kind of recurring work, and when it last succeeded."""
 
     __tablename__ = "heartbeat"

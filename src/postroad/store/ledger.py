@@ -11,9 +11,9 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
-from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, PartialIndex, StoredRow, StrEnumType, UtcDateTime
 from postroad.store.variant import VariantOutcome, record_outcomes
 
 
@@ -61,49 +61,44 @@ IN_PROGRESS = (TouchState.QUEUED, TouchState.DEFERRED, TouchState.SENDING)
 _FAILED_OF_JOURNEY = "enrolled AND state IN ('bounced', 'suppressed', 'cancelled', 'expired', 'dead', 'unknown')"
 
 
-class Touch(SQLModel, table=True):
+class Touch(StoredRow, table=True):
     """One step to one recipient."""
 
     __tablename__ = "touch"
     __table_args__ = (
         sa.UniqueConstraint("campaign_id", "step_id", "recipient_id", "request_id", name="touch_key"),
-        sa.Index(
+        PartialIndex(
             "ix_touch_planned",
             "campaign_id",
             "due_at",
             "id",
-            sqlite_where=sa.text("state = 'planned'"),
-            postgresql_where=sa.text("state = 'planned'"),
+            where="state = 'planned'",
         ),
-        sa.Index(
+        PartialIndex(
             "ix_touch_follow_up",
             "campaign_id",
             "step_id",
             "id",
-            sqlite_where=sa.text("follow_up AND state IN ('accepted', 'skipped')"),
-            postgresql_where=sa.text("follow_up AND state IN ('accepted', 'skipped')"),
+            where="follow_up AND state IN ('accepted', 'skipped')",
         ),
-        sa.Index(
+        PartialIndex(
             "ix_touch_dead",
             "campaign_id",
             "id",
-            sqlite_where=sa.text("state = 'dead'"),
-            postgresql_where=sa.text("state = 'dead'"),
+            where="state = 'dead'",
         ),
-        sa.Index(
+        PartialIndex(
             "ix_touch_failed",
             "campaign_id",
             "id",
-            sqlite_where=sa.text(_FAILED_OF_JOURNEY),
-            postgresql_where=sa.text(_FAILED_OF_JOURNEY),
+            where=_FAILED_OF_JOURNEY,
         ),
-        sa.Index(
+        PartialIndex(
             "ix_touch_awaiting",
             "campaign_id",
             "step_id",
             "id",
-            sqlite_where=sa.text("state = 'awaiting'"),
-            postgresql_where=sa.text("state = 'awaiting'"),
+            where="state = 'awaiting'",
         ),
         sa.Index("ix_touch_recipient", "recipient_id", "settled_at"),
     )
@@ -157,18 +152,17 @@ class Touch(SQLModel, table=True):
     )
 
 
-class DeliveryEvent(SQLModel, table=True):
+class DeliveryEvent(StoredRow, table=True):
     """One thing that happened to a touch."""
 
     __tablename__ = "delivery_event"
     __table_args__ = (
-        sa.Index(
+        PartialIndex(
             "ix_delivery_event_words",
             "words",
             "blame",
             "at",
-            sqlite_where=sa.text("words IS NOT NULL"),
-            postgresql_where=sa.text("words IS NOT NULL"),
+            where="words IS NOT NULL",
         ),
     )
 
@@ -191,7 +185,7 @@ class DeliveryEvent(SQLModel, table=True):
     )
 
 
-class Overflow(SQLModel, table=True):
+class Overflow(StoredRow, table=True):
     """One touch that was given to another sender: the sender before, the sender after, and why."""
 
     __tablename__ = "overflow"

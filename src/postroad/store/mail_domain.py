@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from postroad.store.bulk import json_rows
 from postroad.store.ledger import DUE, DUE_TYPES, due_values
-from postroad.store.types import UtcDateTime, sql_time
+from postroad.store.types import StoredRow, UtcDateTime, sql_time
 
 
-class MailDomain(SQLModel, table=True):
+class MailDomain(StoredRow, table=True):
     """A recipient domain, its provider and its site. Domains with the same mail hosts have the same site."""
 
     __tablename__ = "mail_domain"

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, SQLModel, col
 
 from postroad.store.text import storable_text
-from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, StoredRow, StrEnumType, UtcDateTime
 
 CHUNK = 1_000
 MAX_REPORTS_A_DAY = 1_000
@@ -28,7 +28,7 @@ class ReportKind(StrEnum):
     TLS = "tls"
 
 
-class MailReport(SQLModel, table=True):
+class MailReport(StoredRow, table=True):
     """One report, identified by its author and its id."""
 
     __tablename__ = "mail_report"
@@ -46,7 +46,7 @@ class MailReport(SQLModel, table=True):
     left_out: int = Field(default=0, sa_column_kwargs={"server_default": "0"}, description="rows that were not stored")
 
 
-class DmarcReportRow(SQLModel, table=True):
+class DmarcReportRow(StoredRow, table=True):
     """Messages of one source in one report."""
 
     __tablename__ = "dmarc_report_row"
@@ -62,7 +62,7 @@ class DmarcReportRow(SQLModel, table=True):
     envelope_from: str = Field(sa_type=sa.String(255))
 
 
-class TlsReportRow(SQLModel, table=True):
+class TlsReportRow(StoredRow, table=True):
     """Sessions with one result in one report."""
 
     __tablename__ = "tls_report_row"

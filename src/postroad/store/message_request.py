@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from postroad.store.bulk import id_rows
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import suppressed_sql
-from postroad.store.types import BIG_ID, JSON_OBJECT, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, JSON_OBJECT, StoredRow, StrEnumType, UtcDateTime
 
 
-class MessageRequest(SQLModel, table=True):
+class MessageRequest(StoredRow, table=True):
     """One requested message."""
 
     __tablename__ = "message_request"

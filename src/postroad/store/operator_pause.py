@@ -6,23 +6,29 @@ from collections.abc import Collection
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, col, select
 
-from postroad.store.types import BIG_ID, UtcDateTime
+from postroad.store.types import BIG_ID, PartialIndex, StoredRow, UtcDateTime
 
 MAX_PAUSES = 1_000
 """Pauses of the gates of some touches that are read, the newest ones."""
 
-_OPEN = sa.text("resumed_at IS NULL")
+_OPEN = "resumed_at IS NULL"
 
 
-class OperatorPause(SQLModel, table=True):
+class OperatorPause(StoredRow, table=True):
     """One pause. A gate of a queue has at most one that was not resumed."""
 
     __tablename__ = "operator_pause"
     __table_args__ = (
         sa.Index("ix_operator_pause_gate", "gate", "at"),
-        sa.Index("ux_operator_pause_open", "queue", "gate", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
+        PartialIndex(
+            "ux_operator_pause_open",
+            "queue",
+            "gate",
+            unique=True,
+            where=_OPEN,
+        ),
     )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)

@@ -9,14 +9,14 @@ from uuid import uuid4
 
 import msgspec
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel, col
+from sqlmodel import Field, col
 
 from postroad.errors import unknown_name
 from postroad.store.bulk import id_rows, json_rows
-from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, jsonb, sql_time
+from postroad.store.types import BIG_ID, JSON_OBJECT, PartialIndex, StoredRow, UtcDateTime, jsonb, sql_time
 
 
-class Recipient(SQLModel, table=True):
+class Recipient(StoredRow, table=True):
     """An address with its merge fields."""
 
     __tablename__ = "recipient"
@@ -29,7 +29,7 @@ class Recipient(SQLModel, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 
-class Audience(SQLModel, table=True):
+class Audience(StoredRow, table=True):
     """A named list of recipients who gave permission."""
 
     __tablename__ = "audience"
@@ -39,7 +39,7 @@ class Audience(SQLModel, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 
-class AudienceImport(SQLModel, table=True):
+class AudienceImport(StoredRow, table=True):
     """The import of one file into an audience, and its progress."""
 
     __tablename__ = "audience_import"
@@ -72,18 +72,17 @@ def place_sql(connection: sa.Connection) -> str:
     return ", ".join(f"{field.format(name=name)} AS {name}" for name in ("country", "subdivision"))
 
 
-class AudienceMember(SQLModel, table=True):
+class AudienceMember(StoredRow, table=True):
     """A recipient in an audience, and the last import that contained the recipient."""
 
     __tablename__ = "audience_member"
     __table_args__ = (
-        sa.Index(
+        PartialIndex(
             "ix_audience_member_joined",
             "audience_id",
             "joined_at",
             "recipient_id",
-            sqlite_where=sa.text("joined_at IS NOT NULL"),
-            postgresql_where=sa.text("joined_at IS NOT NULL"),
+            where="joined_at IS NOT NULL",
         ),
     )
 
@@ -95,7 +94,7 @@ class AudienceMember(SQLModel, table=True):
     )
 
 
-class Refusal(SQLModel, table=True):
+class Refusal(StoredRow, table=True):
     """A row of an imported file that was refused, and why."""
 
     __tablename__ = "refusal"

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from postroad.errors import StateError
 from postroad.store.bulk import any_of, json_rows
-from postroad.store.types import BIG_ID, JSON_OBJECT, UtcDateTime, sql_time
+from postroad.store.types import BIG_ID, JSON_OBJECT, PartialIndex, StoredRow, UtcDateTime, sql_time
 
 
-class RecipientEvent(SQLModel, table=True):
+class RecipientEvent(StoredRow, table=True):
     """One thing that a recipient did at a time."""
 
     __tablename__ = "recipient_event"
@@ -23,14 +23,13 @@ class RecipientEvent(SQLModel, table=True):
         sa.Index("ix_recipient_event_recipient", "recipient_id", "name", "at"),
         sa.Index("ix_recipient_event_name", "name", "id"),
         sa.Index("ix_recipient_event_at", "at"),
-        sa.Index(
+        PartialIndex(
             "ix_recipient_event_key",
             "recipient_id",
             "name",
             "key",
             unique=True,
-            sqlite_where=sa.text("key IS NOT NULL"),
-            postgresql_where=sa.text("key IS NOT NULL"),
+            where="key IS NOT NULL",
         ),
     )
 

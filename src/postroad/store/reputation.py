@@ -7,9 +7,9 @@ from datetime import date, datetime
 from enum import StrEnum
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, col, select
 
-from postroad.store.types import StrEnumType, UtcDateTime, upsert_into
+from postroad.store.types import StoredRow, StrEnumType, UtcDateTime, upsert_into
 
 
 class ReputationSource(StrEnum):
@@ -19,7 +19,7 @@ class ReputationSource(StrEnum):
     SNDS = "snds"  # Microsoft Smart Network Data Services, of addresses
 
 
-class ReputationDay(SQLModel, table=True):
+class ReputationDay(StoredRow, table=True):
     """One day of one domain or address, as its provider reports it."""
 
     __tablename__ = "reputation_day"

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from postroad.store.bulk import any_of, id_rows, json_rows
 from postroad.store.engine import read, write
@@ -20,13 +20,13 @@ from postroad.store.enrolments.changes import delete_enrolments
 from postroad.store.enrolments.pending import enrolment_page
 from postroad.store.touch_page import touch_pages
 from postroad.store.touches.ending import delete_touches
-from postroad.store.types import BIG_ID, UtcDateTime
+from postroad.store.types import BIG_ID, StoredRow, UtcDateTime
 
 STEP = 1_000
 """Rows that one transaction deletes."""
 
 
-class PastTouch(SQLModel, table=True):
+class PastTouch(StoredRow, table=True):
     """A deleted touch: its recipient and its campaign."""
 
     __tablename__ = "past_touch"

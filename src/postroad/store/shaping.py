@@ -9,27 +9,26 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, col, select
 
-from postroad.store.types import BIG_ID, UtcDateTime, upsert_into
+from postroad.store.types import BIG_ID, PartialIndex, StoredRow, UtcDateTime, upsert_into
 
 _LOCK_KEY = 0x73686170  # key of PostgreSQL's advisory lock: a number that no other user of this database takes
 COUNTED = timedelta(hours=1)
 """How long a reply counts towards a rule that acts after several replies."""
 
 
-class ShapingChange(SQLModel, table=True):
+class ShapingChange(StoredRow, table=True):
     """One change of the limits of a sender, with the reply that caused it and the time when it was undone."""
 
     __tablename__ = "shaping_change"
     __table_args__ = (
-        sa.Index(
+        PartialIndex(
             "ux_shaping_change_open",
             "gate",
             "rule",
             unique=True,
-            sqlite_where=sa.text("restored_at IS NULL"),
-            postgresql_where=sa.text("restored_at IS NULL"),
+            where="restored_at IS NULL",
         ),
         sa.Index("ix_shaping_change_sender", "sender", "at"),
     )
@@ -54,7 +53,7 @@ class ShapingChange(SQLModel, table=True):
     restored_by: str | None = Field(default=None, sa_type=sa.String(100))
 
 
-class ShapingReply(SQLModel, table=True):
+class ShapingReply(StoredRow, table=True):
     """One reply that counts towards a rule. It is stored for an hour."""
 
     __tablename__ = "shaping_reply"

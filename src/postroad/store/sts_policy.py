@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, SQLModel
+from sqlmodel import Field, Session
 
-from postroad.store.types import UtcDateTime
+from postroad.store.types import StoredRow, UtcDateTime
 
 
-class StsPolicy(SQLModel, table=True):
+class StsPolicy(StoredRow, table=True):
     """The last policy of a domain about TLS at its mail hosts."""
 
     __tablename__ = "sts_policy"

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from postroad.store.bulk import json_rows
 from postroad.store.engine import read, write
 from postroad.store.further_reason import record_further_reasons
-from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime, sql_time
+from postroad.store.types import BIG_ID, StoredRow, StrEnumType, UtcDateTime, sql_time
 
 EVERYWHERE = 0
 """Id for all audiences. A number and not NULL, so that it can be part of the key."""
@@ -34,7 +34,7 @@ class SuppressionReason(StrEnum):
     MANUAL = "manual"
 
 
-class Suppression(SQLModel, table=True):
+class Suppression(StoredRow, table=True):
     """One suppressed address, domain or hash, everywhere or for one audience."""
 
     __tablename__ = "suppression"
@@ -60,7 +60,7 @@ class Suppression(SQLModel, table=True):
     )
 
 
-class LiftedSuppression(SQLModel, table=True):
+class LiftedSuppression(StoredRow, table=True):
     """A suppression that was lifted, with who lifted it, when and why."""
 
     __tablename__ = "lifted_suppression"

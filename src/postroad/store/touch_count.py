@@ -7,13 +7,14 @@ the results of a campaign are known after its touches are deleted.
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from postroad.store.ledger import IN_PROGRESS, TouchState
 from postroad.store.touches.transitions import states_sql
+from postroad.store.types import StoredRow
 
 
-class TouchCount(SQLModel, table=True):
+class TouchCount(StoredRow, table=True):
     """A part of the number of touches of one step in one state: the number is the sum of all slots.
 
     ``slot``: on PostgreSQL the process id of the connection that counted, so that no transaction waits for the counts

@@ -8,9 +8,42 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import ConfigDict
+from sqlmodel import SQLModel
 
 # 64 bits; SQLite numbers rows by itself only for a column declared INTEGER.
 BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+class StoredRow(SQLModel):
+    """A row of a table. It is written as it is, so pydantic's validator is not built unless it is used."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class PartialIndex(sa.Index):
+    """An index of the rows that meet a condition.
+
+    SQLAlchemy imports the dialect of each database for which an index has a condition. No command needs more than one,
+    so `declare_tables` sets the conditions, for migrations.
+    """
+
+    def __init__(self, name: str, *columns: str, where: str, unique: bool = False) -> None:
+        """Make an index.
+
+        Args:
+            name: Name of the index.
+            columns: Names of its columns.
+            where: The condition, in SQL of both databases.
+            unique: Whether rows must differ.
+        """
+        super().__init__(name, *columns, unique=unique)
+        self._where = where
+
+    def set_condition(self) -> None:
+        """Set the condition for both databases."""
+        for dialect in ("sqlite", "postgresql"):
+            self.dialect_kwargs[f"{dialect}_where"] = sa.text(self._where)
 
 
 class JsonObject(sa.TypeDecorator[Any]):

@@ -13,10 +13,10 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, col, select
 
 from postroad.store.bulk import any_of, id_rows
-from postroad.store.types import BIG_ID, JSON_OR_NULL, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, JSON_OR_NULL, StoredRow, StrEnumType, UtcDateTime
 
 
 class VariantOutcome(StrEnum):
@@ -28,7 +28,7 @@ class VariantOutcome(StrEnum):
     GOAL = "goal"
 
 
-class OutcomeOfTouch(SQLModel, table=True):
+class OutcomeOfTouch(StoredRow, table=True):
     """One outcome of a touch that has a variant. Its touch's step and variant are repeated, for the triggers."""
 
     __tablename__ = "variant_outcome"
@@ -40,7 +40,7 @@ class OutcomeOfTouch(SQLModel, table=True):
     at: datetime = Field(sa_type=UtcDateTime)
 
 
-class VariantCount(SQLModel, table=True):
+class VariantCount(StoredRow, table=True):
     """A part of a number of touches of one variant: the number is the sum of all slots, as in `TouchCount`.
 
     ``what``: a state of touches, or an outcome.
@@ -62,7 +62,7 @@ class DecisionReason(StrEnum):
     TIME = "time"  # its time is over without a winner
 
 
-class VariantTest(SQLModel, table=True):
+class VariantTest(StoredRow, table=True):
     """The test that decides the winner of a step. It begins when the first touches of the step are planned.
 
     ``planned``, ``tested``: recipients of the step before the decision, and those of them who got a variant.

@@ -7,16 +7,16 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, col, select
 
 from postroad.store.bulk import json_rows
 from postroad.store.ledger import IS_DELIVERY, SENDER_OF_TOUCH
-from postroad.store.types import BIG_ID, UtcDateTime, sql_time, upsert_into
+from postroad.store.types import BIG_ID, StoredRow, UtcDateTime, sql_time, upsert_into
 
 _LOCK_KEY = 0x7761726D  # key of PostgreSQL's advisory lock: a number that no other user of this database takes
 
 
-class WarmupDayRow(SQLModel, table=True):
+class WarmupDayRow(StoredRow, table=True):
     """One day of one identity at one mailbox provider: its cap, the reason, and the results of its mail."""
 
     __tablename__ = "warmup_day"
@@ -37,7 +37,7 @@ class WarmupDayRow(SQLModel, table=True):
     blocked: int = Field(default=0, sa_type=sa.BigInteger)
 
 
-class WarmupOverride(SQLModel, table=True):
+class WarmupOverride(StoredRow, table=True):
     """One cap that a person set."""
 
     __tablename__ = "warmup_override"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
-from postroad.store.types import UtcDateTime
+from postroad.store.types import StoredRow, UtcDateTime
 
 
-class WebhookToken(SQLModel, table=True):
+class WebhookToken(StoredRow, table=True):
     """A token that was received. It is stored until its signature is too old."""
 
     __tablename__ = "webhook_token"

@@ -8,18 +8,18 @@ from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from postroad.store.bulk import any_of, id_rows, json_rows
 from postroad.store.engine import read, write
 from postroad.store.text import storable_text
-from postroad.store.types import BIG_ID, UtcDateTime, sql_time
+from postroad.store.types import BIG_ID, StoredRow, UtcDateTime, sql_time
 
 STEP: Final = 1_000
 """Rows that one transaction deletes."""
 
 
-class WebhookAttempt(SQLModel, table=True):
+class WebhookAttempt(StoredRow, table=True):
     """One request to an endpoint. The log of webhooks."""
 
     __tablename__ = "webhook_attempt"

@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from postroad.store.bulk import any_of, id_rows, json_rows
-from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, PartialIndex, StoredRow, StrEnumType, UtcDateTime
 
 MAX_WAITING: Final = 1_000
 """Deliveries of one endpoint that wait at the same time."""
@@ -37,7 +37,7 @@ _OPEN: Final = "state IN ('waiting', 'dead')"
 _AT: Final = sa.bindparam("now", type_=UtcDateTime())
 
 
-class OutboundEndpoint(SQLModel, table=True):
+class OutboundEndpoint(StoredRow, table=True):
     """An endpoint of the settings, from the first time that a process saw it."""
 
     __tablename__ = "webhook_endpoint"
@@ -50,19 +50,18 @@ class OutboundEndpoint(SQLModel, table=True):
     disabled_for: str | None = Field(default=None, sa_type=sa.String(200), description="why it is disabled")
 
 
-class WebhookDelivery(SQLModel, table=True):
+class WebhookDelivery(StoredRow, table=True):
     """One event for one endpoint."""
 
     __tablename__ = "webhook_delivery"
     __table_args__ = (
         sa.UniqueConstraint("endpoint", "message_id", "round"),
-        sa.Index(
+        PartialIndex(
             "ix_webhook_delivery_open",
             "endpoint",
             "state",
             "id",
-            sqlite_where=sa.text(_OPEN),
-            postgresql_where=sa.text(_OPEN),
+            where=_OPEN,
         ),
         sa.Index("ix_webhook_delivery_created_at", "created_at"),
     )

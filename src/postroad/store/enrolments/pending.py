@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from postroad.store.bulk import any_of, id_rows
 from postroad.store.enrolment import FAILED, EnrolmentState
 from postroad.store.ledger import ENTRY_OF_TOUCH, TouchState
 from postroad.store.planning import Member
