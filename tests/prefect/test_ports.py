@@ -77,7 +77,7 @@ async def test_a_port_taken_during_the_start_is_replaced(settings: Settings, con
     reports: list[str] = []
     async with start_stack(settings, reports.append) as running:
         taken = [place.getsockname() for place in contest.sockets]
-        assert len(taken) == len(reports) == 2
+        assert len(taken) == len([report for report in reports if report.startswith("other ports")]) == 2
         assert not set(taken) & set(running.ports)
         assert os.environ["PREFECT_API_URL"] == running.prefect.api_url
         assert int(os.environ["POSTROAD_WEB__PORT"]) == running.settings.web.port
