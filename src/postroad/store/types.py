@@ -18,7 +18,7 @@ BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 class StoredRow(SQLModel):
     """A row of a table. It is written as it is, so pydantic's validator is not built unless it is used."""
 
-    model_config = ConfigDict(defer_build=True)
+    model_config = ConfigDict(defer_build=True)  # type: ignore[assignment]  # SQLModel has a type of its own for it
 
 
 class PartialIndex(sa.Index):
