@@ -18,9 +18,9 @@ from postroad.store.enrolments.pending import enrolment_page
 from postroad.store.ledger import TouchState
 from postroad.store.person_history import enrolments_of
 from tests.campaign.journeys import set_field, settle, step_on
+from tests.campaign.planned import run_at_once
 from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
 from tests.campaign.test_entry import HOUR, begin, happen, join
-from tests.campaign.test_plan import run_at_once
 
 DAY = timedelta(days=1)
 S = TouchState
