@@ -14,7 +14,7 @@ from postroad.campaign.plan import advance, launch
 from postroad.campaign.sequential_test import min_successes
 from postroad.campaign.status import finish_if_done, summary
 from postroad.campaign.variant_report import StepVariants, variant_report
-from postroad.operations.campaigns import _cancel
+from postroad.operations.campaigns import cancel_in_ledger
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, record_reply
 from postroad.store.recipient_event import NewEvent, record_events
@@ -22,8 +22,8 @@ from postroad.store.suppression import SuppressionReason, suppress_now
 from postroad.store.touches.planning import give_variants
 from postroad.store.types import UtcDateTime
 from tests.campaign.journeys import places
+from tests.campaign.planned import run_at_once
 from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
-from tests.campaign.test_plan import run_at_once
 
 DAY = timedelta(days=1)
 PEOPLE = 700
@@ -278,7 +278,7 @@ def test_who_waits_is_suppressed_cancelled_and_recalled_as_others_are(project: C
     suppress_now(project.engine, [address], SuppressionReason.MANUAL, "test", NOW)
     advance(project.engine, "spring", NOW)
     assert states(project) == {S.AWAITING: 39, S.PLANNED: 10, S.SUPPRESSED: 1}
-    _cancel(project.engine, "spring", NOW)
+    cancel_in_ledger(project.engine, "spring", NOW)
     assert states(project) == {S.CANCELLED: 49, S.SUPPRESSED: 1}
     decision = report(project).decision
     assert decision is not None

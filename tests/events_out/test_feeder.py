@@ -16,6 +16,7 @@ from postroad.events_out.feeder import WebhookFeeder
 from postroad.events_out.job import gate_of, job_id
 from postroad.queue import JobState, Queue
 from postroad.store.engine import read, write
+from postroad.store.event_stream import EventHorizon
 from postroad.store.ledger import TouchState
 from postroad.store.webhook_out import (
     MAX_WAITING,
@@ -115,7 +116,7 @@ async def test_a_death_between_the_ledger_and_the_queue_loses_nothing(
         raise UnavailableError("the process dies here")
 
     with monkeypatch.context() as patched:
-        patched.setattr(WebhookFeeder, "_enqueue", dies)
+        patched.setattr(queue, "enqueue", dies)
         with pytest.raises(UnavailableError):
             await feed(feeder)
     assert (await queue.stats()).queued == 0
@@ -170,14 +171,14 @@ async def test_the_loop_survives_an_outage(engine: sa.Engine, queue: Queue, monk
     feeder = a_feeder(engine, queue)
     await feed(feeder)
     failures = iter([True] * 3)
-    find = feeder._horizon.find
+    find = EventHorizon.find
 
-    def sometimes(given: sa.Engine) -> int:
+    def sometimes(horizon: EventHorizon, given: sa.Engine) -> int:
         if next(failures, False):
             raise UnavailableError("the database does not answer")
-        return find(given)
+        return find(horizon, given)
 
-    monkeypatch.setattr(feeder._horizon, "find", sometimes)
+    monkeypatch.setattr(EventHorizon, "find", sometimes)
     with write(engine) as connection:
         add_events(connection, add_sent_touch(connection), 5)
     running = asyncio.create_task(feeder.run_forever())
