@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from postroad.campaign.segment import Segment, count_segment
 from postroad.dns.providers import OTHER_PROVIDERS, provider_table
 from postroad.forecast.following import Following, JourneySequel, NextEmail, waiting_enrolments
+from postroad.forecast.frequency import ForecastCap, bucket
 from postroad.forecast.simulate import Arrival, LaneKey
 from postroad.forecast.tested import SplitEmails
 from postroad.shaping.config import Shaping
@@ -24,17 +25,19 @@ from postroad.store.suppression import suppressed_sql
 from postroad.store.touches.transitions import states_sql
 
 _DOMAINS = 1_000
-BUCKET_S = 600
-"""Due times of a running campaign are read to this many seconds."""
 
 
 class RecipientGroup(NamedTuple):
-    """A domain with its provider and site, where they are known, and a time zone, where it is."""
+    """A domain with its provider and site, where they are known, and a time zone, where it is.
+
+    ``held``: time before which a frequency cap lets no message leave, in seconds since the epoch.
+    """
 
     domain: str
     provider: str | None
     site: str | None
     zone: str | None
+    held: float = 0.0
 
 
 class Router:
@@ -53,18 +56,22 @@ class Router:
         return LaneKey(sender, str(receiver), provider, to.zone or self._time_zone, campaign)
 
 
-def members(connection: sa.Connection, campaign: Campaign) -> Iterator[tuple[RecipientGroup, int]]:
-    """Yield how many members of a campaign's audience are not suppressed, by destination."""
+def members(
+    connection: sa.Connection, campaign: Campaign, cap: ForecastCap | None = None
+) -> Iterator[tuple[RecipientGroup, int]]:
+    """Yield how many members of a campaign's audience are not suppressed, by destination and hold of its cap."""
+    held = cap.held_until(connection, "recipient.id") if cap is not None else "0"
     statement = sa.text(
-        "SELECT recipient.domain, mail_domain.provider, mail_domain.site, recipient.time_zone, count(*) AS members "
+        f"SELECT recipient.domain, mail_domain.provider, mail_domain.site, recipient.time_zone, {held} AS held, "
+        "count(*) AS members "
         "FROM campaign JOIN audience_member ON audience_member.audience_id = campaign.audience_id "
         "JOIN recipient ON recipient.id = audience_member.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
         f"WHERE campaign.id = :id AND NOT {suppressed_sql()} "
-        "GROUP BY recipient.domain, mail_domain.provider, mail_domain.site, recipient.time_zone"
+        "GROUP BY recipient.domain, mail_domain.provider, mail_domain.site, recipient.time_zone, held"
     )
-    for domain, provider, site, zone, number in connection.execute(statement, {"id": campaign.id}):
-        yield RecipientGroup(domain, provider, site, zone), number
+    for domain, provider, site, zone, until, number in connection.execute(statement, {"id": campaign.id}):
+        yield RecipientGroup(domain, provider, site, zone, float(until)), number
 
 
 def segment_members(
@@ -93,22 +100,38 @@ def first_arrivals(
     groups: Iterable[tuple[RecipientGroup, int]], following: Following, sender: str, router: Router, now: datetime
 ) -> list[Arrival]:
     """Return the first messages of recipients who enter now, if the campaign is launched now."""
-    by_lane: Counter[LaneKey] = Counter()
+    by_lane: Counter[tuple[LaneKey, float]] = Counter()
     for group, number in groups:
-        by_lane[router.lane(sender, group)] += number
-    zones = {lane.zone for lane in by_lane}
+        by_lane[router.lane(sender, group), group.held] += number
+    zones = {lane.zone for lane, _ in by_lane}
     if isinstance(following, SplitEmails):
         following.begin(now.timestamp(), zones)
     first = {zone: following.first(now.timestamp(), zone) for zone in zones}
-    return [arrival for lane, number in by_lane.items() for arrival in _split(first[lane.zone], lane, number)]
+    return [
+        arrival._replace(due=max(arrival.due, held))
+        for (lane, held), number in by_lane.items()
+        for arrival in _split(first[lane.zone], lane, number)
+    ]
 
 
 def waiting_arrivals(
-    connection: sa.Connection, campaign: Campaign, router: Router, now: datetime, *, own: bool = True
+    connection: sa.Connection,
+    campaign: Campaign,
+    router: Router,
+    now: datetime,
+    *,
+    own: bool = True,
+    cap: ForecastCap | None = None,
 ) -> list[Arrival]:
-    """Return the messages of a running campaign that are planned or queued, or wait for their variants."""
+    """Return the messages of a running campaign that are planned or queued, or wait for their variants.
+
+    ``cap``: its frequency cap.
+    """
     leaves = f"CASE WHEN touch.state = 'awaiting' AND variant_test.decide_at > {LEAVES_AT} THEN variant_test.decide_at "
     at = bucket(connection, f"{leaves}WHEN touch.next_at > {LEAVES_AT} THEN touch.next_at ELSE {LEAVES_AT} END")
+    if cap is not None:
+        later = "max" if connection.dialect.name == "sqlite" else "greatest"
+        at = f"{later}({at}, {cap.held_until(connection, 'touch.recipient_id')})"
     statement = sa.text(
         f"SELECT touch.step_id, {at} AS due, sender.address, recipient.domain, mail_domain.provider, "
         "mail_domain.site, recipient.time_zone, count(*) AS messages FROM touch "
@@ -164,13 +187,6 @@ def enrolled_arrivals(
 def _split(emails: Sequence[NextEmail], lane: LaneKey, number: int) -> list[Arrival]:
     """Return the messages of each email, for a number of recipients."""
     return [Arrival(email.due, lane, email.step_id, number * email.share) for email in emails]
-
-
-def bucket(connection: sa.Connection, expression: str) -> str:
-    """Return the SQL of a time, rounded down to `BUCKET_S`, in seconds since the epoch."""
-    if connection.dialect.name == "sqlite":
-        return f"CAST(strftime('%s', {expression}) AS INTEGER) / {BUCKET_S} * {BUCKET_S}"
-    return f"floor(extract(epoch FROM {expression}) / {BUCKET_S})::bigint * {BUCKET_S}"
 
 
 def utc(at: float) -> datetime:

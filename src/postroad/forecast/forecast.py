@@ -34,6 +34,7 @@ from postroad.forecast.demand import (
     waiting_arrivals,
 )
 from postroad.forecast.following import JourneySequel, Sequel, read_shares
+from postroad.forecast.frequency import CappedFollowing, ForecastCap
 from postroad.forecast.gates import SimulatedGate, WarmupGate
 from postroad.forecast.limits import GateInputs, LimitSources, read_gates
 from postroad.forecast.report import (
@@ -48,6 +49,7 @@ from postroad.forecast.simulate import WINDOW, Arrival, LaneKey, SimulatedRun, S
 from postroad.forecast.tested import OpenTest, SplitEmails, open_tests
 from postroad.forecast.what_if import apply_changes
 from postroad.queue import GateState
+from postroad.settings.types import RateSetting
 from postroad.store.campaign import Campaign, CampaignState, Sender, find_campaign, steps_of
 from postroad.store.engine import read
 
@@ -55,7 +57,10 @@ JOURNEY_NOTE = (
     "Conditions and dates are those of now, from a sample of the audience. Exits, and people who enter later, are not "
     "predicted."
 )
-FREQUENCY_NOTE = "Frequency caps are not simulated: what is over a cap leaves later."
+FREQUENCY_NOTE = (
+    "Frequency caps hold what was sent before, and emails of this campaign under a cap of one message. What other "
+    "campaigns send meanwhile does not count."
+)
 HELPS = 3
 """Gates that a forecast tries to double: those that hold mail longest."""
 
@@ -89,7 +94,7 @@ async def forecast_campaign(context: AppContext, request: ForecastRequest) -> Ca
     now = context.clock.now()
     calendar = HolidayCalendar(settings.calendar)
     read_from = await asyncio.to_thread(_read_campaign, context.engine, request.campaign, calendar, now)
-    campaign, demand = read_from.row, _Demand(read_from)
+    campaign, demand = read_from.row, _Demand(read_from, settings.frequency)
     router = Router(shaping, campaign.time_zone)
     arrivals = await asyncio.to_thread(demand.arrivals, context.engine, router, now, request.coming)
     states, notes = await _states(context, campaign)
@@ -154,9 +159,10 @@ def _read_campaign(engine: sa.Engine, name: str, calendar: HolidayCalendar, now:
 class _Demand:
     """What a campaign is still to send, and the rules by which messages follow and move."""
 
-    def __init__(self, campaign: _Campaign) -> None:
+    def __init__(self, campaign: _Campaign, caps: Mapping[str, RateSetting]) -> None:
         self.campaign, emails, self.window, self.senders, tests = campaign
         self.following = SplitEmails(emails, tests)
+        self._caps, self._cap = caps, ForecastCap.of(caps, self.campaign)
 
     def arrivals(self, engine: sa.Engine, router: Router, now: datetime, coming: FileTrial | None) -> list[Arrival]:
         """Read what is still to be sent, and what other campaigns have waiting at the same gates."""
@@ -165,12 +171,15 @@ class _Demand:
             arrivals = self._others(connection, router, now)
             if own.launched_at is None:
                 excluded = coming.known if coming is not None else set[int]()
-                known = segment_members(engine, own, now, excluded) if own.segment else members(connection, own)
+                known = (
+                    segment_members(engine, own, now, excluded) if own.segment else members(connection, own, self._cap)
+                )
                 # Who will enter after the launch is not known.
                 found = [*known, *_coming(coming)] if CampaignEntry.of(own).at_launch else []
                 return arrivals + first_arrivals(found, self.following, sender, router, now)
-            arrivals += waiting_arrivals(connection, own, router, now)
-            arrivals += follow_up_arrivals(connection, own, self.following, router, sender)
+            arrivals += waiting_arrivals(connection, own, router, now, cap=self._cap)
+            capped = CappedFollowing(self.following, self._cap)
+            arrivals += follow_up_arrivals(connection, own, capped, router, sender)
             if own.journey is not None and own.id is not None:
                 arrivals += enrolled_arrivals(connection, own.id, self.following, router, sender)
         return arrivals
@@ -182,7 +191,9 @@ class _Demand:
             arrival
             for other in campaigns
             if not other.warmup
-            for arrival in waiting_arrivals(connection, other, router, now, own=False)
+            for arrival in waiting_arrivals(
+                connection, other, router, now, own=False, cap=ForecastCap.of(self._caps, other)
+            )
         ]
 
     def lanes(self, arrivals: Iterable[Arrival]) -> set[LaneKey]:
@@ -222,7 +233,7 @@ class _Demand:
         return Simulation(
             arrivals,
             gates.__getitem__,
-            follow=self.following.copy().after,
+            follow=CappedFollowing(self.following.copy(), self._cap).after,
             window=self.window,
             own=self.senders[0],
             take_over=partial(self.take_over, gates),
