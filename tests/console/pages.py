@@ -16,12 +16,18 @@ from postroad.settings import AccessRole
 from postroad.store.audit import Actor, record_act
 from postroad.store.console_access import SignIn, begin_session, save_user
 from postroad.store.engine import write
+from postroad.store.recipient import AudienceImport, Refusal
+from postroad.store.suppression import Entry, SuppressionReason, save_suppressions
+from tests.store.rows import add_audience, add_recipient, insert_row
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'{{7*7}}\x1b[2J\u202e"
 """What a stranger may write into a field, a subject or a reply."""
 
-EXAMPLES = {"session_id": "1", "name": "ada@example.com"}
+EXAMPLES = {"session_id": "1", "name": "ada@example.com", "import_id": "4"}
 """A value of each path parameter, of rows that `fill` makes."""
+
+QUERIES = {"/people/suppressions/lift": "?address=bounced%40example.com"}
+"""Query of each page that needs one."""
 
 NOT_PAGES = {"/sign-in/oidc", "/sign-in/oidc/callback", "/now/live"}
 """Redirects, and parts of pages that a script fetches."""
@@ -38,7 +44,8 @@ class RegisteredRoute:
 
     @property
     def path(self) -> str:
-        return PARAMETER.sub(lambda found: EXAMPLES[found[1]], self.route.path)
+        query = QUERIES.get(self.route.path, "") if self.route.method == "GET" else ""
+        return PARAMETER.sub(lambda found: EXAMPLES[found[1]], self.route.path) + query
 
     def __str__(self) -> str:
         return f"{self.route.method} {self.route.path}"
@@ -65,6 +72,7 @@ def fill(engine: sa.Engine) -> None:
     """Make rows for the pages, some of them with hostile texts."""
     now = SystemClock().now()
     with write(engine) as connection:
+        fill_people(connection)
         save_user(connection, "ada@example.com", AccessRole.OPERATE, "$argon2id$none", now)
         save_user(connection, HOSTILE[:100], AccessRole.VIEW, "$argon2id$none", now)
         for user in ("ada@example.com", HOSTILE):
@@ -81,3 +89,38 @@ def fill(engine: sa.Engine) -> None:
             target = "spring" if number % 5 else HOSTILE
             at = now - timedelta(minutes=7 * number)
             record_act(connection, actor, "campaign.pause", target, 1_200 * number, at=at, note=HOSTILE[:60])
+
+
+def fill_people(connection: sa.Connection) -> None:
+    """Make audiences with imports, refusals and members, and suppressions of each reason."""
+    now = SystemClock().now()
+    for number, name in enumerate((HOSTILE[:90], "ada@example.com"), start=1):
+        recipients = [
+            add_recipient(connection, f"person{number}-{each}@example.org", first_name=HOSTILE) for each in range(60)
+        ]
+        audience = add_audience(connection, recipients, name=name)
+        imported = AudienceImport(
+            audience_id=audience,
+            path=f"/srv/lists/{HOSTILE}.csv",
+            rows_total=70,
+            rows_done=70,
+            imported=60,
+            duplicates=7,
+            refused=3,
+            started_at=now - timedelta(days=1),
+            finished_at=now - timedelta(days=1, seconds=-40) if number == 2 else None,
+        )
+        import_id = insert_row(connection, imported)
+        for line in range(3):
+            insert_row(
+                connection,
+                Refusal(import_id=import_id, line=line + 2, field="address", value=HOSTILE, reason="not an address"),
+            )
+    entries = [
+        Entry(f"{reason.value}{number}@example.com", reason, f"550 5.1.1 {HOSTILE}", now - timedelta(hours=number))
+        for reason in SuppressionReason
+        for number in range(60 if reason is SuppressionReason.UNSUBSCRIBE else 3)
+    ]
+    save_suppressions(
+        connection, [*entries, Entry("bounced@example.com", SuppressionReason.HARD_BOUNCE, "550 no", now)]
+    )

@@ -19,7 +19,8 @@ NOW = datetime(2026, 5, 4, 8, 30, tzinfo=UTC)
 _numbers = count(1)
 
 
-def _add(connection: sa.Connection, row: SQLModel) -> int:
+def insert_row(connection: sa.Connection, row: SQLModel) -> int:
+    """Insert a row. Returns its id."""
     session = Session(connection)
     session.add(row)
     session.flush()
@@ -30,11 +31,11 @@ def _add(connection: sa.Connection, row: SQLModel) -> int:
 
 
 def add_audience(connection: sa.Connection, recipients: Sequence[int] = (), *, name: str | None = None) -> int:
-    audience = _add(connection, Audience(name=name or f"audience-{next(_numbers)}", created_at=NOW))
+    audience = insert_row(connection, Audience(name=name or f"audience-{next(_numbers)}", created_at=NOW))
     import_ = AudienceImport(
         audience_id=audience, path="x.csv", sha256="0" * 64, rows_total=0, started_at=NOW, finished_at=NOW
     )
-    import_id = _add(connection, import_)
+    import_id = insert_row(connection, import_)
     for recipient in recipients:
         member = {"audience_id": audience, "recipient_id": recipient, "import_id": import_id}
         connection.execute(sa.insert(AudienceMember).values(**member))
@@ -63,19 +64,19 @@ def add_campaign(
         name=name or f"campaign-{next(_numbers)}",
         state=state,
         audience_id=audience_id or add_audience(connection),
-        sender_id=_add(connection, sender),
+        sender_id=insert_row(connection, sender),
         time_zone=time_zone,
         created_at=NOW,
         launched_at=launched_at,
     )
-    campaign_id = _add(connection, campaign)
+    campaign_id = insert_row(connection, campaign)
     ids = []
     email = {"subject": "Hello", "text": "Hello. {{ unsubscribe_url }} {{ postal_address }}", "html": None, "at": None}
     for position, given in enumerate(steps, start=1):
         kind = StepKind.WAIT if "wait_ms" in given else StepKind.EMAIL
         settings = {**email, **given} if kind is StepKind.EMAIL else given
         step = Step(campaign_id=campaign_id, position=position, name=f"step-{position}", kind=kind, settings=settings)
-        ids.append(_add(connection, step))
+        ids.append(insert_row(connection, step))
     return campaign_id, ids
 
 
@@ -85,7 +86,7 @@ def add_recipient(
     address = address or f"r{next(_numbers)}@example.com"
     domain = address.rpartition("@")[2]
     row = Recipient(address=address, domain=domain, time_zone=time_zone, attributes=attributes, created_at=NOW)
-    return _add(connection, row)
+    return insert_row(connection, row)
 
 
 def add_touch(
@@ -109,7 +110,7 @@ def add_touch(
         settled_at=settled_at,
         next_at=NOW if state is TouchState.DEFERRED else None,
     )
-    touch_id = _add(connection, touch)
+    touch_id = insert_row(connection, touch)
     connection.execute(_FOLLOWED, {"id": touch_id})
     return touch_id
 

@@ -74,13 +74,26 @@ def lift_suppressions(
     """
     if not why.strip():
         raise UsageError("a suppression is lifted for a reason", remedy="Say it: --reason 'asked for it by phone'.")
-    in_clear = [key for key in keys if not key.startswith("@") and not is_hash(key)]
-    hashes = [hashed for key in in_clear for hashed in (context.hash_of(key), *context.hash_of.older(key))]
     audience_id = None if audience is None else _audience_id(context, audience)
-    lifted = store.lift(context.engine, [*keys, *hashes], audience_id, by=by, why=why.strip(), now=context.clock.now())
+    stored, now = stored_keys(context, keys), context.clock.now()
+    lifted = store.lift(context.engine, stored, audience_id, by=by, why=why.strip(), now=now)
     if not lifted:
         raise StateError("nothing of this is suppressed", remedy="`postroad suppression list` shows what is.")
     return lifted
+
+
+def stored_keys(context: AppContext, keys: Sequence[str]) -> list[str]:
+    """Return keys with the hashes of the addresses among them, because a suppression may be stored as a hash.
+
+    Args:
+        context: The open parts.
+        keys: Addresses, domains or hashes, as `suppression_key` returns them.
+
+    Returns:
+        All keys under which they may be stored.
+    """
+    in_clear = [key for key in keys if not key.startswith("@") and not is_hash(key)]
+    return [*keys, *(hashed for key in in_clear for hashed in (context.hash_of(key), *context.hash_of.older(key)))]
 
 
 def _audience_id(context: AppContext, name: str | None) -> int:
@@ -90,4 +103,11 @@ def _audience_id(context: AppContext, name: str | None) -> int:
         return find_audience(connection, name)
 
 
-__all__ = ["AddedSuppressions", "NewSuppressions", "add_suppressions", "lift_suppressions", "suppression_key"]
+__all__ = [
+    "AddedSuppressions",
+    "NewSuppressions",
+    "add_suppressions",
+    "lift_suppressions",
+    "stored_keys",
+    "suppression_key",
+]

@@ -86,6 +86,7 @@ class Templates:
             counted=counted,
             static=lambda name: self.static[name].url,
             navigation=navigation(screens),
+            paths={screen.name: screen.path for screen in screens},
             zone_name=zone.key,
         )
 

@@ -130,12 +130,6 @@ def suppressions_of(
     return _suppressions_in(connection.execute(statement))
 
 
-def suppressions_with_keys(connection: sa.Connection, keys: Sequence[str]) -> list[Suppression]:
-    """Return the suppressions with one of these keys, everywhere and for any audience."""
-    statement = sa.select(Suppression.__table__).where(sa.column("address").in_(keys))  # type: ignore[attr-defined]
-    return _suppressions_in(connection.execute(statement))
-
-
 def save_suppressions(connection: sa.Connection, entries: Sequence[Entry]) -> int:
     """Save suppressions. The first reason of each is kept. After an unsubscribe, another reason is stored with it.
 
