@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import sqlalchemy as sa
+from sqlmodel import col
 
 from benchmarks.bounded_campaigns import CAMPAIGN_OPERATIONS
 from benchmarks.large_ledger import NOW, LargeLedger, large_ledger
@@ -41,8 +42,9 @@ from postroad.events_out.handler import WebhookHandler
 from postroad.operations import campaigns, dead_letters, rebuild
 from postroad.operations.unsubscribe import unsubscribe
 from postroad.queue import ClaimedJob, Event, EventKind, Queue
+from postroad.senders.rollout import widen, widen_if_good
 from postroad.settings import BounceSettings, Settings, UnsubscribeScope
-from postroad.store.campaign import CampaignState, set_state
+from postroad.store.campaign import Campaign, CampaignState, set_state
 from postroad.store.ending import cancel_waiting, complete_cancellations, end_suppressed
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState, due_touches
@@ -84,6 +86,10 @@ ROWS_OF_THE_CALLER = {
     "postroad.app.touch_submitter:TouchSubmitter._mark_queued": "at most a thousand touches, as a submission",
     "postroad.cli.api_key:create.<locals>.work.<locals>.make": "one key",
     "postroad.cli.api_key:revoke.<locals>.work.<locals>.end": "one key",
+    "postroad.app.approval:_request": "one request",
+    "postroad.app.approval:approve.<locals>.decide": "one request",
+    "postroad.app.approval:refuse.<locals>.decide": "one request",
+    "postroad.app.approval:withdraw.<locals>.write_withdrawal": "one request",
     "postroad.operations.campaign_runs:begin_run.<locals>.write_begin": "one run",
     "postroad.campaign.apply_running:extend_follow_ups": "a page of touches",
     "postroad.campaign.status:reopen_late": "campaigns with a late outcome",
@@ -269,6 +275,21 @@ def decide_variants_for_everyone(ledger: LargeLedger) -> None:
     with write(engine) as connection:
         set_state(connection, campaign_id, CampaignState.CANCELLED)
     cancel_waiting(engine, campaign_id, NOW)
+
+
+@_operation
+def roll_out_everyone(ledger: LargeLedger) -> None:
+    campaign, _ = ledger.campaign("rolled", CampaignState.DRAFT)
+    with write(ledger.engine) as connection:
+        values = {"rollout": {"shares": [5_000, 10_000], "after_ms": None}}
+        connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign).values(**values))
+    with TemporaryDirectory() as folder:
+        settings = _settings(Path(folder))
+    assert launch(ledger.engine, "rolled", NOW).audience == ledger.size
+    assert not widen_if_good(ledger.engine, settings, "rolled", NOW)  # No outcome is known.
+    assert widen(ledger.engine, "rolled", 2, by="test", now=NOW)
+    assert advance(ledger.engine, "rolled", NOW) == 0
+    assert summary(ledger.engine, "rolled").counts[TouchState.PLANNED] == ledger.size
 
 
 @_operation

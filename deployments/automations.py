@@ -20,6 +20,7 @@ STOPPING_STATES: Final = ("Cancelling", "Cancelled", "Paused", "Suspended")
 PAUSE_DEPLOYMENT: Final = "pause-campaigns/pause-campaigns"
 ALERTING: Final = frozenset(
     {
+        "postroad.campaign.approval_requested",
         "postroad.canary.failed",
         "postroad.cohort.paused",
         "postroad.domain.unhealthy",

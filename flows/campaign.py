@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from flows.import_audience import import_audience
+from flows.launch_approval import wait_for_approval
 from flows.params import CampaignParams, ImportParams
 from tasks.audience import find_unimported_file
 from tasks.campaign import begin, follow, freeze_audience, preflight, record_failure, submit_slice
@@ -22,6 +23,9 @@ async def campaign(params: CampaignParams) -> State[None]:
     First everything is checked: sender, domain, template, unsubscribe link, postal address. Problems are listed under
     Artifacts, and then no message is sent. Then the audience is frozen: recipients who join the list later are not part
     of this campaign. Then the messages are sent, each in its recipient's time zone.
+
+    A launch that needs an approval waits, without a process, until a person resumes this run with a decision. A refused
+    one sends nothing, and the campaign can be launched again.
 
     Starting the same campaign again mails no recipient twice: it continues where an earlier run stopped.
 
@@ -42,7 +46,10 @@ async def send(params: CampaignParams) -> State[None]:
     if source is not None:
         await import_audience(ImportParams(audience=source.audience, path=str(source.path)))
 
-    await preflight(params.campaign)
+    report = await preflight(params.campaign)
+    refused = await wait_for_approval(params.campaign, params.asked_by, report.findings)
+    if refused is not None:
+        return refused
     frozen = await freeze_audience(params.campaign)
 
     rows = rows_per_slice(frozen.audience)

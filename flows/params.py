@@ -51,6 +51,12 @@ class CampaignParams(Params):
         description="The name of the campaign to send, as in its campaign.yaml.",
         examples=["welcome"],
     )
+    asked_by: Line = Field(
+        default="",
+        max_length=200,
+        title="Asked by",
+        description="Your name, for the person who approves the launch, if it needs an approval.",
+    )
     follow_seconds: int = Field(
         default=30,
         ge=0,
@@ -107,3 +113,20 @@ class Approval(RunInput):
         title="Send them again",
         description="On: every message on the list is sent again. Off: the list stays as it is.",
     )
+
+
+class LaunchApproval(RunInput):
+    """The decision of the person who approves or refuses a launch."""
+
+    approve: bool = Field(
+        default=False,
+        title="Approve",
+        description="On: the campaign is sent as described above. Off: it is refused, and stays a draft.",
+    )
+    by: Line = Field(
+        min_length=1,
+        max_length=200,
+        title="Your name",
+        description="Recorded with the decision, as it is written here.",
+    )
+    reason: Line = Field(default="", max_length=1000, title="Reason", description="Why it is refused.")

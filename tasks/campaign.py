@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 from postroad.app.context import open_context
 from postroad.app.preflight import preflight as check
 from postroad.app.submit import submit
+from postroad.campaign.launch_rules import LaunchRules
 from postroad.campaign.plan import LaunchResult, launch
 from postroad.campaign.preflight import PreflightReport
 from postroad.campaign.status import CampaignSummary, summary
@@ -108,6 +109,7 @@ async def freeze_audience(campaign: str) -> LaunchResult:
             context.hash_of,
             run_id=flow_run.get_id(),
             calendar=context.calendar,
+            rules=LaunchRules.of(context.settings),
         )
 
 

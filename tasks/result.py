@@ -64,6 +64,8 @@ def _outlook(state: CampaignSummary, rest: int) -> str:
     later = f", **{planned:,}** of them planned for later" if planned else ""
     awaiting = state.counts[TouchState.AWAITING]
     later += f", **{awaiting:,}** waiting for the decision on their variants" if awaiting else ""
+    if withheld := state.counts[TouchState.WITHHELD]:
+        later += f", **{withheld:,}** of them withheld by the rollout"
     if state.state is CampaignState.PAUSED:
         return f"The campaign is paused. **{rest:,}** messages are not settled{later}."
     return (

@@ -48,6 +48,7 @@ PLAUSIBLE |= {"gate": "queue", "id_": "72", "domain": "example.invalid", "select
 SERVERS = {"worker", "recorder", "inbound", "web", "sandbox", "bounce watch", "up", "demo", "rehearse"}
 MORE = {"dns check": ("--resolver", "127.0.0.1:1", "--no-blocklists"), "campaign cancel": ("--yes",)}
 MORE["campaign recall"] = ("--yes",)
+MORE["campaign widen"] = ("--yes",)
 
 
 def fields(command: Any) -> list[Any]:

@@ -8,7 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.campaign.definition import read_campaign
-from postroad.campaign.plan import forecast, launch
+from postroad.campaign.launch_forecast import forecast
+from postroad.campaign.plan import launch
 from postroad.errors import ConfigError, StateError
 from postroad.settings import UnsubscribeScope
 from postroad.store.engine import read, write

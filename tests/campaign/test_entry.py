@@ -14,7 +14,8 @@ from pydantic import SecretStr
 from postroad.campaign import journey_entry, journey_pass
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import read_campaign
-from postroad.campaign.plan import advance, forecast, launch
+from postroad.campaign.launch_forecast import forecast
+from postroad.campaign.plan import advance, launch
 from postroad.campaign.preflight import check
 from postroad.campaign.status import finish_if_done, summary
 from postroad.errors import ConfigError, StateError

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from postroad.campaign.apply import warn_of_new_audience, warn_of_unknown_fields
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import CampaignFile, read_campaign
-from postroad.campaign.plan import forecast
+from postroad.campaign.launch_forecast import forecast
 from postroad.campaign.preflight import Level, PreflightReport, check
 from postroad.errors import ConfigError
 from postroad.store.engine import write

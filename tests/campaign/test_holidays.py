@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from postroad.campaign.calendar import DAYS, MAX_SEARCH, Window
 from postroad.campaign.calendar_preflight import check_calendar
 from postroad.campaign.holidays import HolidayCalendar, place_of
-from postroad.campaign.plan import advance, forecast, launch
+from postroad.campaign.launch_forecast import forecast
+from postroad.campaign.plan import advance, launch
 from postroad.errors import ConfigError, StateError
 from postroad.settings import CalendarSettings, Settings
 from postroad.settings.calendar import DayRange

@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.campaign import journey_pass
-from postroad.campaign.plan import advance, forecast, launch
+from postroad.campaign.launch_forecast import forecast
+from postroad.campaign.plan import advance, launch
 from postroad.campaign.status import finish_if_done, summary
 from postroad.operations.campaigns import cancel_in_ledger
 from postroad.settings import UnsubscribeScope

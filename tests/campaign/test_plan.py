@@ -9,7 +9,8 @@ from threading import Thread
 import pytest
 import sqlalchemy as sa
 
-from postroad.campaign.plan import LaunchResult, forecast, launch
+from postroad.campaign.launch_forecast import forecast
+from postroad.campaign.plan import LaunchResult, launch
 from postroad.campaign.status import campaigns_in, finish_if_done, running_campaigns, summary
 from postroad.errors import StateError
 from postroad.store.campaign import CampaignState

@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.campaign.audience import import_file, refusals
-from postroad.campaign.plan import forecast, launch
+from postroad.campaign.launch_forecast import forecast
+from postroad.campaign.plan import launch
 from postroad.campaign.preflight import Level, PreflightReport, check
 from postroad.campaign.segment import Segment, count_segment, segment_pages
 from postroad.errors import ConfigError, StateError

@@ -67,8 +67,11 @@ def _rows() -> Iterator[tuple[str, dict[str, Any]]]:
         "overflow": None,
         "finished_at": None,
         "audience_file": None,
+        "rollout": None,
     }
     yield "campaign", {"id": CAMPAIGN, "audience_id": AUDIENCE, "sender_id": SENDER, **enumerations, **unset}
+    decided = {"state": "refused", "used_at": None}
+    yield "approval", {"id": 8000, "campaign_id": CAMPAIGN, **decided}
     yield "step", {"id": STEP, "campaign_id": CAMPAIGN, "position": 1, "kind": "email", "settings": EMAIL}
     of_step = {"campaign_id": CAMPAIGN, "step_id": STEP, "recipient_id": RECIPIENT}
     yield "touch", {"id": TOUCH, **of_step, "state": "unknown", "sender_id": None, "next_at": None}

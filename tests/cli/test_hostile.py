@@ -56,6 +56,7 @@ CALLS: dict[str, Call] = {
     # These read.
     "campaign status": Call((), ("campaign.name", "step.name")),
     "campaign forecast": Call((SPRING, "--what-if", f"sender.{BAD}.rate=1/1s")),
+    "campaign approvals": Call((), tuple(f"approval.{it}" for it in ("requested_by", "decided_by", "reason"))),
     "campaign preview": Call(("spring",), ("first_name",)),
     "audience list": Call((), ("audience.name",)),
     "audience refusals": Call(
@@ -108,9 +109,12 @@ CALLS: dict[str, Call] = {
     "campaign apply": Call(("[red]bad\x1b[2J.yaml",)),
     "campaign launch": Call((SPRING, "--dry-run"), ("campaign.name",)),
     "campaign proof": Call((SPRING, "--to", "me@example.org"), ("audience.name",)),
+    "campaign approve": Call((SPRING, "--by", BAD)),
+    "campaign refuse": Call((SPRING, "--by", BAD, "--reason", BAD)),
     "campaign pause": Call((SPRING,), ("campaign.name",)),
     "campaign resume": Call((SPRING,), ("campaign.name",)),
     "campaign recall": Call((SPRING, "--yes"), ("campaign.name",)),
+    "campaign widen": Call((SPRING, "--yes", "--by", BAD)),
     "campaign close": Call((SPRING,), ("campaign.name",)),
     "campaign cancel": Call((SPRING, "--yes"), ("campaign.name",)),
     "audience import": Call(("people", "bad.csv")),

@@ -33,6 +33,9 @@ TYPOS = {
     ("campaign proof", "as_address"): [
         *("campaign", "proof", "spring", "--to", "me@example.org", "--as", "rob@example.org"),
     ],
+    ("campaign approve", "name"): ["campaign", "approve", "sprong", "--by", "ada"],
+    ("campaign refuse", "name"): ["campaign", "refuse", "sprong", "--by", "ada"],
+    ("campaign approvals", "name"): ["campaign", "approvals", "sprong"],
     ("campaign forecast", "name"): ["campaign", "forecast", "sprong"],
     ("campaign forecast", "what_if"): ["campaign", "forecast", "spring", "--what-if", "sender.nws.rate=1/1s"],
     ("campaign status", "name"): ["campaign", "status", "sprong"],
@@ -40,6 +43,7 @@ TYPOS = {
     ("campaign resume", "name"): ["campaign", "resume", "sprong"],
     ("campaign recall", "name"): ["campaign", "recall", "sprong", "--yes"],
     ("campaign recall", "step"): ["campaign", "recall", "spring", "--step", "helo", "--yes"],
+    ("campaign widen", "name"): ["campaign", "widen", "sprong", "--yes"],
     ("campaign close", "name"): ["campaign", "close", "sprong"],
     ("campaign cancel", "name"): ["campaign", "cancel", "sprong", "--yes"],
     ("audience abandon", "name"): ["audience", "abandon", "poeple"],

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from postroad import errors
 from postroad.settings import (
     DEFAULT_QUEUES,
+    ApprovalSettings,
     AudienceSettings,
     BounceSettings,
     CalendarSettings,
@@ -79,6 +80,7 @@ def _settings() -> Iterator[str]:
         "bounce": BounceSettings,
         "senders.warmup": WarmupSettings,
         "senders.warmup.seeds": SeedSettings,
+        "approval": ApprovalSettings,
         "calendar": CalendarSettings,
         "canary": CanarySettings,
         "files": FilesSettings,

@@ -47,6 +47,9 @@ ENDS_WITH = {
     "postroad doctor": {1},  # Prefect, workers and relays do not run here, and it says so.
     "postroad dns check": {1},  # The domain has no records, and it says so.
     "postroad campaign proof spring --to": {1},  # No relay listens, and it shows why each proof was not sent.
+    "postroad campaign approve spring": {7},  # No launch waits for it: tests/prefect/test_approval.py.
+    "postroad campaign refuse spring": {7},  # The same.
+    "postroad campaign widen spring": {7},  # It was not launched: tests/cli/test_campaign_widen.py.
     "postroad campaign close trial": {7},  # It needs Prefect to be launched: tests/cli closes one.
     "postroad campaign recall spring": {7},  # The same: tests/cli/test_campaign_recall.py.
     "postroad campaign proof spring-correction": {7},  # The campaign that it corrects reached no recipient here.

@@ -46,8 +46,7 @@ class Running:
     def status(self, name: str) -> Any:
         return self.postroad("campaign", "status", name, "--json")
 
-    async def launch_slowly(self, name: str) -> UUID:
-        """Start a campaign whose mail takes a while, by a run that stays; return once some of it was delivered."""
+    def apply_campaign(self, name: str, more: str = "") -> None:
         folder = self.campaigns / name
         folder.mkdir()
         rows = [f"{name}-{n}@mailbox.example,Reader {n}" for n in range(RECIPIENTS)]
@@ -55,9 +54,13 @@ class Running:
         (folder / "text.txt").write_text("Hello {{ first_name }}\n{{ unsubscribe_url }}\n{{ postal_address }}\n")
         (folder / "campaign.yaml").write_text(
             f"name: {name}\nsender: ada\naudience: {{name: {name}, file: people.csv}}\n"
-            'steps:\n  - {email: hello, subject: "Hello {{ first_name }}", text: text.txt}\n'
+            'steps:\n  - {email: hello, subject: "Hello {{ first_name }}", text: text.txt}\n' + more
         )
         self.postroad("campaign", "apply", str(folder / "campaign.yaml"))
+
+    async def launch_slowly(self, name: str) -> UUID:
+        """Start a campaign whose mail takes a while, by a run that stays; return once some of it was delivered."""
+        self.apply_campaign(name)
         self.postroad("queue", "gate", "set", f"campaign:{name}", "--rate", "4/1s", "--burst", "4")
         run = await self.run(name, follow_seconds=3600)
 
@@ -166,6 +169,25 @@ async def test_suspending_the_run_stops_the_mail_and_starting_again_sends_the_re
     again = await running.run("suspended")
     assert (await running.prefect.follow(again, within_s=120)).completed
     await running.require_delivered_once("suspended")
+
+
+async def test_a_launch_waits_for_its_approval_also_while_the_worker_restarts(running: Running) -> None:
+    running.apply_campaign("approved", "approval: {from: 100}\n")
+    run = await running.run("approved")
+
+    async def waits() -> bool:
+        state = await running.prefect.state(run)
+        assert not state.terminal, state
+        return state.kind == "PAUSED"
+
+    await until(waits, within_s=240)
+    await running.kill("prefect-worker")
+    assert running.status("approved")["state"] == "draft"
+    await running.stack.supervisor.start(running.stack.prefect.worker_command(), ready=running.prefect.has_worker)
+    done = running.postroad("campaign", "approve", "approved", "--by", "ada", "--json")
+    assert (done["state"], done["by"], done["flow_run"]) == ("approved", "ada", str(run))
+    assert (await running.prefect.follow(run, within_s=240)).completed
+    await running.require_delivered_once("approved")
 
 
 async def test_cancelling_stops_the_mail_also_when_the_worker_was_killed(running: Running) -> None:

@@ -66,6 +66,7 @@ HELD = {
     "skipped": [],
     "expired": [],
     "planned": [C.NOT_ENQUEUED],
+    "withheld by a rollout": [C.ROLLOUT],
     "planned of a paused campaign": [C.CAMPAIGN_PAUSED],
     "lost by the queue": [C.NO_JOB],
 }

@@ -22,7 +22,7 @@ from postroad.store.unsubscribe import Unsubscribed, unsubscribe_touch
 from tests.delivery.queue_of_touches import lane, noted, state_of
 from tests.store.rows import NOW, add_audience, add_campaign, add_recipient, add_touch
 
-WAITING = (TouchState.PLANNED, TouchState.QUEUED, TouchState.DEFERRED)
+WAITING = (TouchState.WITHHELD, TouchState.AWAITING, TouchState.PLANNED, TouchState.QUEUED, TouchState.DEFERRED)
 
 
 def opened(queue: Queue) -> Callable[[], Awaitable[Queue]]:

@@ -39,7 +39,7 @@ async def runs_of_campaign(http: httpx.AsyncClient) -> int:
 @pytest.mark.parametrize(
     ("deployment", "model", "fields"),
     [
-        ("campaign", "CampaignParams", {"campaign", "follow_seconds"}),
+        ("campaign", "CampaignParams", {"campaign", "asked_by", "follow_seconds"}),
         ("import-audience", "ImportParams", {"audience", "path"}),
         ("dead-letters", "DeadLetterParams", {"queue", "cause", "wait_hours"}),
     ],

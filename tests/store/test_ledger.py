@@ -30,7 +30,8 @@ from tests.store.rows import (
 CLAIM = 1_790_000_000_000_005
 """Tokens are microseconds: they need more than 32 bits."""
 WAITING = {TouchState.PLANNED, TouchState.QUEUED, TouchState.DEFERRED}
-LIVE = WAITING | {TouchState.SENDING}
+UNSENT = WAITING | {TouchState.WITHHELD, TouchState.AWAITING}
+LIVE = UNSENT | {TouchState.SENDING}
 
 
 def may_be_sent(state: TouchState, ended: tuple[int, ...], campaign: CampaignState, suppressed: bool) -> bool:
@@ -159,10 +160,10 @@ def test_end_suppressed_ends_what_waits_for_suppressed_recipients(engine: sa.Eng
             suppress_recipient(connection, recipient)
             touches[state] = add_touch(connection, campaign, step, state, recipient_id=recipient)
             bystanders[state] = add_touch(connection, campaign, step, state)
-    assert end_suppressed(engine, campaign, NOW) == len(WAITING)
+    assert end_suppressed(engine, campaign, NOW) == len(UNSENT)
     with read(engine) as connection:
         after = states_after(connection, touches)
-        assert after == {state: TouchState.SUPPRESSED if state in WAITING else state for state in TouchState}
+        assert after == {state: TouchState.SUPPRESSED if state in UNSENT else state for state in TouchState}
         assert states_after(connection, bystanders) == {state: state for state in TouchState}
         assert touch_row(connection, touches[TouchState.PLANNED]).settled_at == NOW
     assert end_suppressed(engine, campaign, NOW) == 0
@@ -188,11 +189,11 @@ def test_cancel_waiting_ends_what_is_not_on_the_wire(engine: sa.Engine) -> None:
         other, (other_step,) = add_campaign(connection)
         touches = {state: add_touch(connection, campaign, step, state) for state in TouchState}
         bystander = add_touch(connection, other, other_step, TouchState.QUEUED)
-    assert cancel_waiting(engine, campaign, NOW) == len(WAITING) - 1  # All but the planned one may be on a queue.
+    assert cancel_waiting(engine, campaign, NOW) == len(WAITING) - 1  # One is only planned.
     assert cancel_waiting(engine, campaign, NOW) == 0
     with read(engine) as connection:
         after = states_after(connection, touches)
-        assert after == {state: TouchState.CANCELLED if state in WAITING else state for state in TouchState}
+        assert after == {state: TouchState.CANCELLED if state in UNSENT else state for state in TouchState}
         assert touch_row(connection, touches[TouchState.QUEUED]).settled_at == NOW
         assert touch_row(connection, bystander).state is TouchState.QUEUED
 
@@ -260,3 +261,4 @@ def test_a_recipient_gets_a_step_once(engine: sa.Engine) -> None:
 def test_ended_is_whatever_is_not_live() -> None:
     assert {state for state in TouchState if not state.ended} == LIVE == set(ledger.LIVE)
     assert set(ledger.WAITING) == WAITING
+    assert set(ledger.UNSENT) == UNSENT

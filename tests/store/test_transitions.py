@@ -52,6 +52,7 @@ from postroad.store.touches.transitions import (
     states_sql,
     transitions,
 )
+from postroad.store.touches.withholding import DrawnTouch, ReleasedTouch, draw_shares, release
 from tests.store.rows import NOW, add_campaign, add_touch
 
 SOURCE = Path(__file__).parents[2] / "src/postroad"
@@ -139,6 +140,8 @@ WRITES: list[tuple[TouchEvent, Target, Callable[[Case], object]]] = [
             case.connection, case.row["campaign_id"], case.row["recipient_id"], "replied", LATER
         ),
     ),
+    (E.DRAWN, None, lambda case: draw_shares(case.connection, [DrawnTouch(case.id, 2)])),
+    (E.RELEASED, S.PLANNED, lambda case: release(case.connection, [ReleasedTouch(case.id, LATER)])),
     (E.REQUEUED, S.QUEUED, lambda case: requeue_dead(case.connection, [case.id])),
     (E.HELD, S.PLANNED, lambda case: hold(case.connection, [HeldTouch(case.id, LATER, "over the cap")])),
     (E.POSTPONED, None, lambda case: set_not_before(case.connection, [case.id], LATER)),
@@ -256,7 +259,8 @@ def test_the_table_has_no_transition_without_a_write_and_no_write_without_a_tran
 
 
 def test_every_state_has_a_way_in_and_every_live_state_a_way_out() -> None:
-    reached = {row.target for row in TRANSITIONS} | {TouchState.PLANNED, TouchState.AWAITING}
+    inserted = {TouchState.PLANNED, TouchState.AWAITING, TouchState.WITHHELD}
+    reached = {row.target for row in TRANSITIONS} | inserted
     assert reached >= set(TouchState)
     left = {state for row in TRANSITIONS for state in row.sources if row.target not in (None, state)}
     assert left >= {state for state in TouchState if not state.ended}

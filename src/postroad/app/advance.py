@@ -16,6 +16,7 @@ from postroad.app.submit import submit
 from postroad.campaign.plan import advance
 from postroad.campaign.status import finish_if_done
 from postroad.errors import UnavailableError
+from postroad.senders.rollout import widen_if_good
 from postroad.store.engine import read, write
 from postroad.store.heartbeat import ADVANCE, last_heartbeat, record_heartbeat
 
@@ -35,7 +36,7 @@ class Advance:
 
 
 async def advance_campaign(context: AppContext, campaign: str) -> Advance:
-    """Plan, submit and close one campaign.
+    """Widen its rollout, plan, submit and close one campaign.
 
     Returns:
         What was done. A campaign that does not run is not changed.
@@ -45,6 +46,7 @@ async def advance_campaign(context: AppContext, campaign: str) -> Advance:
         UnavailableError: The database or the queue is unavailable.
     """
     now = context.clock.now()
+    await asyncio.to_thread(widen_if_good, context.engine, context.settings, campaign, now)
     planned = await asyncio.to_thread(advance, context.engine, campaign, now, context.hash_of, context.calendar)
     submitted, cursor, done = 0, 0, False
     while not done:

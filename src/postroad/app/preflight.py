@@ -8,15 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from postroad.app.context import AppContext
+from postroad.campaign.approval import has_begun
 from postroad.campaign.audience_file import AudienceFile, audience_file
 from postroad.campaign.content import CheckedContent
-from postroad.campaign.finding import PreflightFinding
+from postroad.campaign.finding import PreflightCode, PreflightFinding, campaign_finding
 from postroad.campaign.link_check import LinkChecker, follow_links
 from postroad.campaign.preflight import PreflightReport, check
+from postroad.campaign.rollout import Rollout, share_totals
 from postroad.campaign.spam_score import spam_finding
 from postroad.dns.public_address import networks
 from postroad.errors import DataError, PreflightError
+from postroad.senders.rollout import messages_needed
 from postroad.smtp.tls import client_context
+from postroad.store.campaign import find_campaign
+from postroad.store.engine import read
 
 Progress = Callable[[str, int, int], None]
 """Called with a description of the work, how much is done, and the total."""
@@ -58,7 +63,7 @@ async def preflight(
         progress=lambda done, total: report("checking", done, total),
     )
     settings = context.settings.preflight
-    findings: list[PreflightFinding] = []
+    findings = await asyncio.to_thread(_rollout_findings, context, name, checked.recipients)
     if settings.links if links is None else links:
         trust = await asyncio.to_thread(client_context)
         checker = LinkChecker(await context.resolver(), trust, networks(settings.allowed_networks))
@@ -100,6 +105,21 @@ async def preflight_with_file(
         ) from None
     path = file.path if file is not None and file.to_import else None
     return await preflight(context, name, file=path, links=links, progress=progress), file
+
+
+def _rollout_findings(context: AppContext, name: str, recipients: int) -> list[PreflightFinding]:
+    """Find a first share that is too small for the test which lets the next one go."""
+    with read(context.engine) as connection:
+        campaign = find_campaign(connection, name)
+    rollout, needed = Rollout.of(campaign), messages_needed(context.settings)
+    if rollout is None or not recipients or has_begun(campaign):
+        return []
+    first = share_totals(recipients, rollout.shares)[0]
+    if first >= needed:
+        return []
+    what = f"the first share of the rollout has {first:,} people, and the test of its outcomes needs {needed:,}"
+    remedy = f"Make it larger, or let the next share go yourself: `postroad campaign widen {name}`."
+    return [campaign_finding(PreflightCode.ROLLOUT_SMALL, what, remedy)]
 
 
 async def _score(context: AppContext, url: str, content: CheckedContent) -> list[PreflightFinding]:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
 from postroad.campaign.apply_running import change_steps
+from postroad.campaign.approval import reject_unapproved_change
 from postroad.campaign.audience import open_audience
 from postroad.campaign.calendar import Window, require_open_day
 from postroad.campaign.correction import Correction, correction_row, prepare_correction
@@ -62,7 +63,7 @@ def apply(
         campaign = session.exec(by_name).one_or_none()
         if campaign is not None and (campaign.state is not CampaignState.DRAFT or campaign.freezing_at is not None):
             _reject_changes(session, campaign, file, sender_id, overflow)
-            change_steps(connection, campaign, file.steps, now, where=str(file.path))
+            _change_steps(connection, campaign, file, now)
             _set_policy(campaign, definition)  # It does not change what recipients get.
             return _save(session, campaign)
         _require_open_day(settings, file, now)
@@ -82,9 +83,23 @@ def apply(
         campaign.segment = segment
         campaign.job_class, campaign.time_zone = definition.job_class, zone
         campaign.sending_window, campaign.transactional = definition.window_row, definition.transactional
+        _set_launch(campaign, definition)
         _set_policy(campaign, definition)
         _replace_steps(session, campaign, file)
         return _save(session, campaign)
+
+
+def _change_steps(connection: sa.Connection, campaign: Campaign, file: CampaignFile, now: datetime) -> None:
+    revision, where = campaign.revision, str(file.path)
+    change_steps(connection, campaign, file.steps, now, where=where)
+    if campaign.revision != revision:
+        reject_unapproved_change(connection, campaign, where=where)
+
+
+def _set_launch(campaign: Campaign, definition: CampaignDefinition) -> None:
+    """Set how the campaign is launched: in which shares, and whether a person has to approve it."""
+    campaign.rollout = definition.rollout.to_row() if definition.rollout is not None else None
+    campaign.approval_above = definition.approval.above if definition.approval is not None else None
 
 
 def _set_correction(campaign: Campaign, correction: Correction | None) -> None:
@@ -257,6 +272,7 @@ def _reject_changes(
         "overflow": campaign.overflow,
         "transactional": campaign.transactional,
         "corrects": campaign.corrects,
+        "rollout": campaign.rollout,
         **{name: (campaign.journey or {}).get(name) for name in ("entry", "exit", "goal")},
     }
     wanted = {
@@ -267,6 +283,7 @@ def _reject_changes(
         "overflow": overflow,
         "transactional": file.definition.transactional,
         "corrects": correction_row(session.connection(), file.definition.corrects),
+        "rollout": file.definition.rollout.to_row() if file.definition.rollout is not None else None,
         **{name: (file.journey or {}).get(name) for name in ("entry", "exit", "goal")},
     }
     changed = [field for field in stored if stored[field] != wanted[field]]

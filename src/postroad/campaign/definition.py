@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from postroad.campaign.approval_field import ApprovalField
 from postroad.campaign.calendar import DAYS
 from postroad.campaign.conditions import AnyField, ConditionReader
 from postroad.campaign.correction import CorrectsField
@@ -17,6 +18,7 @@ from postroad.campaign.entry import EntryKind
 from postroad.campaign.entry_field import EntryDefinition, EntryField, entry_row, is_api_entry
 from postroad.campaign.file_access import ALLOW_IT, FileRefusedError, FileRules
 from postroad.campaign.frequency import FrequencyField, require_class
+from postroad.campaign.rollout_field import RolloutField
 from postroad.campaign.step_rows import StepContent, StepSource, read_text, step_rows
 from postroad.campaign.steps import (
     MAX_WAIT_MS,
@@ -97,6 +99,8 @@ class CampaignDefinition(Strict):
     transactional: bool = Field(
         default=False, description="with entry: api, requests may be for mail that people must get, such as a receipt"
     )
+    approval: ApprovalField | None = Field(default=None, description="which launches need an approval; unset: none")
+    rollout: RolloutField | None = Field(default=None, description="shares in which it is let go; unset: at once")
     entry: EntryField = Field(default=EntryDefinition(), description="how recipients enter: launch, joined, …")
     again: DurationMs | None = Field(
         default=None, gt=0, le=MAX_WAIT_MS, description="time after the last entry; unset: a recipient enters once"
@@ -181,6 +185,25 @@ class CampaignDefinition(Strict):
         plain = all(isinstance(step, EmailStep | WaitStep) for step in self.steps)
         enters_later = self.entry.on.strip().lower() != EntryKind.LAUNCH
         return not plain or enters_later or self.exit is not None or self.goal is not None
+
+    @model_validator(mode="after")
+    def _rollout_begins_with_an_email(self) -> Self:
+        if self.rollout is None:
+            return self
+        if self.entry.on.strip().lower() != EntryKind.LAUNCH:
+            raise ValueError(
+                "rollout needs an audience that the launch freezes, so it is only for entry: launch. Remove rollout: "
+                "recipients who enter later do not get their mail at once"
+            )
+        if self.is_journey and not isinstance(self.steps[0], EmailStep):
+            raise ValueError("rollout withholds the first email, so the journey must begin with an email")
+        first = next((step for _, step in walk_steps(self.steps) if isinstance(step, EmailStep)), None)
+        if first is not None and first.winner is not None:
+            raise ValueError(
+                f"rollout and the winner of step {first.email} exclude each other: both send the first email to a part "
+                "of the audience first"
+            )
+        return self
 
     @model_validator(mode="after")
     def _overflow_senders_are_distinct(self) -> Self:

@@ -9,6 +9,7 @@ from postroad.campaign.holidays import place_of
 from postroad.campaign.sequence import EmailPlan
 from postroad.store.campaign import Campaign
 from postroad.store.planning import AcceptedTouch, AwaitingTouch, Member
+from postroad.store.rollout import WithheldTouch
 
 
 class DueTimes:
@@ -20,7 +21,10 @@ class DueTimes:
         self._known: dict[tuple[datetime, datetime | None, str | None, str], datetime] = {}
 
     def after(
-        self, since: datetime, recipient: Member | AcceptedTouch | AwaitingTouch, planned: datetime | None = None
+        self,
+        since: datetime,
+        recipient: Member | AcceptedTouch | AwaitingTouch | WithheldTouch,
+        planned: datetime | None = None,
     ) -> datetime:
         """Return when the email is due after a time. ``planned``: when the email before was due."""
         zone, window = recipient.time_zone, self._email.window

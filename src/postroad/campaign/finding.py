@@ -36,6 +36,7 @@ class PreflightCode(Enum):
     URL_HTTP = "public-url.http", Level.WARN, "Receivers offer one-click unsubscribe for https only (RFC 8058)."
     FREQUENCY_UNKNOWN = "frequency.unknown", Level.FAIL, "The settings have no such cap."
     FREQUENCY_OVER = "frequency.over", Level.WARN, "Their messages are sent later, or skipped."
+    ROLLOUT_SMALL = "rollout.small-share", Level.WARN, "The next share is not let go without a person."
     HOLIDAYS_NO_DAY = "holidays.no-day", Level.FAIL, "No message could be sent within a year."
     HOLIDAYS_NO_COUNTRY = "holidays.no-country", Level.WARN, "Their public holidays are not known."
     HOLIDAYS_WRONG_COUNTRY = "holidays.wrong-country", Level.WARN, "The country of their time zone applies instead."

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from postroad.campaign.holidays import HolidayCalendar
 from postroad.campaign.journey import Arrivals, Journey, Traveller
 from postroad.campaign.journey_facts import DatabaseFacts
+from postroad.campaign.rollout import Rollout
 from postroad.campaign.segment import Segment
 from postroad.store.campaign import Campaign, CampaignState, find_campaign, set_goal_cursor, steps_of
 from postroad.store.ending import HashOf
@@ -51,7 +52,8 @@ class PassContext:
     """One pass over a campaign.
 
     ``states``: states of the campaign in which the pass may write. ``revision``: that of the steps that it read.
-    ``hash_of``: hashes an address, to find hashed suppressions.
+    ``hash_of``: hashes an address, to find hashed suppressions. ``share``: the share of a rollout that planned emails
+    are withheld with; None: they are not.
     """
 
     engine: sa.Engine
@@ -61,6 +63,7 @@ class PassContext:
     revision: int = 0
     hash_of: HashOf | None = None
     states: tuple[CampaignState, ...] = (CampaignState.RUNNING,)
+    share: int | None = None
 
 
 def open_pass(
@@ -89,7 +92,8 @@ def freeze_journey(
     entered_at = campaign.freezing_at
     assert entered_at is not None  # noqa: S101  (set when the launch began)
     context = open_pass(engine, campaign.name, entered_at, hash_of, calendar)
-    context = replace(context, states=(CampaignState.DRAFT,))
+    rollout = Rollout.of(campaign)
+    context = replace(context, states=(CampaignState.DRAFT,), share=rollout.last if rollout is not None else None)
     segment, considered = Segment.of(campaign, entered_at), 0
     while True:
         with read(engine) as connection:
@@ -337,6 +341,7 @@ def _plan(connection: sa.Connection, context: PassContext, travellers: Sequence[
                 follow_up=True,
                 enrolled=True,
                 variants=emails[step_id].variants,
+                share=context.share,
             ),
             of_step,
             context.now,

@@ -6,25 +6,25 @@ and advance work in short transactions of some hundred recipients, so that a lar
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from sqlmodel import col
 
 from postroad.campaign.apply_running import extend_follow_ups
+from postroad.campaign.approval import LaunchSize, launch_size, require_approval
 from postroad.campaign.calendar import Window
 from postroad.campaign.due_times import DueTimes
 from postroad.campaign.entry import CampaignEntry
-from postroad.campaign.file_trial import FileTrial
 from postroad.campaign.holidays import HolidayCalendar
 from postroad.campaign.journey_entry import enrol_entrants, first_cursor
 from postroad.campaign.journey_pass import advance_enrolments, freeze_journey, notice_goals, open_pass
-from postroad.campaign.segment import Segment, count_audience, require_matching
+from postroad.campaign.launch_rules import LaunchRules
+from postroad.campaign.rollout import Rollout, draw_audience, release_open_shares
+from postroad.campaign.segment import Segment, require_matching
 from postroad.campaign.sequence import EmailPlan, email_sequence, first_email
 from postroad.campaign.variant_decision import decide_variants
 from postroad.errors import StateError
@@ -36,6 +36,7 @@ from postroad.store.enrolment import enrolments_by_step
 from postroad.store.entrants import last_event
 from postroad.store.ledger import TouchState
 from postroad.store.planning import awaiting_follow_up, unfrozen_members
+from postroad.store.rollout import RolloutShare, add_shares
 from postroad.store.touch_count import counts_by_step
 from postroad.store.touches.planning import NewTouch, PlannedStep, mark_followed_up, plan_touches
 
@@ -58,6 +59,7 @@ def launch(
     *,
     run_id: str | None = None,
     calendar: HolidayCalendar | None = None,
+    rules: LaunchRules | None = None,
 ) -> LaunchResult:
     """Freeze the audience of a campaign in bounded steps, then set the campaign running. Idempotent.
 
@@ -71,16 +73,20 @@ def launch(
         hash_of: Function that hashes an address, to find hashed suppressions. None: the admission finds them.
         run_id: The Prefect run that launches the campaign. A run that was stopped cannot launch it.
         calendar: The days without mail. None: public holidays alone.
+        rules: What the settings say of launches, such as which need an approval. None: as without settings.
 
     Returns:
         The frozen audience.
 
     Raises:
-        StateError: The campaign was cancelled, its audience is empty, or the run was stopped.
+        StateError: The campaign was cancelled, its audience is empty, the run was stopped, or an approval is missing.
     """
     require_matching(engine, name, now)
-    campaign, already = _begin_launch(engine, name, now, run_id)
+    rules = rules or LaunchRules()
+    size = launch_size(engine, name, now, rules.approval)
+    campaign, already = _begin_launch(engine, name, now, run_id, rules, size)
     if not already:
+        rollout = Rollout.of(campaign)
         if campaign.journey is not None:
             if CampaignEntry.of(campaign).at_launch:
                 freeze_journey(engine, campaign, hash_of, calendar)
@@ -90,7 +96,12 @@ def launch(
             last: int | None = 0
             while last is not None:
                 last = _freeze_step(engine, campaign, emails, hash_of, last)
-        already = not _finish_launch(engine, name, run_id)
+        shares = []
+        if rollout is not None:
+            first = _first_email(engine, campaign, calendar)
+            shares = draw_audience(engine, campaign, rollout, first.step_id, rules.source_field)
+        already = not _finish_launch(engine, name, run_id, shares)
+    _release(engine, name, calendar)
     if campaign.launch_error is not None:
         with write(engine) as connection:
             clear_launch_error(connection, name)
@@ -109,7 +120,14 @@ def _frozen(engine: sa.Engine, campaign: Campaign) -> tuple[int, int]:
     return sum(first.values()), first.get(TouchState.SUPPRESSED, 0)
 
 
-def _begin_launch(engine: sa.Engine, name: str, now: datetime, run_id: str | None) -> tuple[Campaign, bool]:
+def _begin_launch(
+    engine: sa.Engine,
+    name: str,
+    now: datetime,
+    run_id: str | None,
+    rules: LaunchRules,
+    size: LaunchSize,
+) -> tuple[Campaign, bool]:
     """Record the start of a launch. Return the campaign, and whether it was launched before."""
     with write(engine) as connection:
         campaign = find_campaign(connection, name, for_update=True)
@@ -126,6 +144,7 @@ def _begin_launch(engine: sa.Engine, name: str, now: datetime, run_id: str | Non
                 f"the audience of campaign {name} is empty", remedy="Import it: `postroad audience import NAME FILE`."
             )
         if campaign.freezing_at is None:
+            require_approval(connection, campaign, size, rules.approval, now)
             campaign.freezing_at = now
             # Later suppressions are found by `advance`.
             cursor = first_cursor(now, last_event(connection))
@@ -154,7 +173,9 @@ def _freeze_step(
     """Plan the first email of the next members who belong to the segment. Return the last member, None at the end."""
     now = campaign.freezing_at
     assert now is not None  # noqa: S101  (set when the launch began)
-    step = PlannedStep(_id(campaign), emails[0].step_id, follow_up=len(emails) > 1, variants=emails[0].variants)
+    rollout, email = Rollout.of(campaign), emails[0]
+    share = rollout.last if rollout is not None else None
+    step = PlannedStep(_id(campaign), email.step_id, follow_up=len(emails) > 1, variants=email.variants, share=share)
     with read(engine) as connection:
         members = unfrozen_members(connection, campaign.audience_id, step, after=after)
         met = Segment.of(campaign, now).meeting(connection, [member.recipient_id for member in members])
@@ -181,8 +202,8 @@ def _freeze_step(
     return members[-1].recipient_id
 
 
-def _finish_launch(engine: sa.Engine, name: str, run_id: str | None) -> bool:
-    """Set a campaign running. Return False if another launch did."""
+def _finish_launch(engine: sa.Engine, name: str, run_id: str | None, shares: Sequence[RolloutShare]) -> bool:
+    """Set a campaign running, and let the first share of its rollout go. Return False if another launch did."""
     with write(engine) as connection:
         campaign = find_campaign(connection, name, for_update=True)
         _require_not_cancelled(campaign)
@@ -191,7 +212,25 @@ def _finish_launch(engine: sa.Engine, name: str, run_id: str | None) -> bool:
             return False
         values = {"state": CampaignState.RUNNING, "launched_at": campaign.freezing_at, "freezing_at": None}
         connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(**values))
+        for share in shares[:1]:
+            share.opened_at, share.opened_by = campaign.freezing_at, "the launch"
+        add_shares(connection, shares)
         return True
+
+
+def _release(engine: sa.Engine, name: str, calendar: HolidayCalendar | None) -> int:
+    """Plan the touches of the shares of a rollout that were let go. Return their number."""
+    with read(engine) as connection:
+        campaign = find_campaign(connection, name)
+    if campaign.rollout is None or campaign.state is not CampaignState.RUNNING:
+        return 0
+    return release_open_shares(engine, campaign, _first_email(engine, campaign, calendar))
+
+
+def _first_email(engine: sa.Engine, campaign: Campaign, calendar: HolidayCalendar | None) -> EmailPlan:
+    with read(engine) as connection:
+        steps = steps_of(connection, _id(campaign))
+    return first_email(steps, Window.from_row(campaign.sending_window, calendar))
 
 
 def _id(campaign: Campaign) -> int:
@@ -203,76 +242,6 @@ def _emails(connection: sa.Connection, campaign: Campaign, calendar: HolidayCale
     return email_sequence(steps_of(connection, _id(campaign)), Window.from_row(campaign.sending_window, calendar))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ZoneForecast:
-    """Recipients of one time zone, and when their first email is due. The campaign's zone is the default."""
-
-    time_zone: str
-    due_at: datetime
-    recipients: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Forecast:
-    """The audience that a launch now would freeze. ``time_zone``: of the campaign."""
-
-    recipients: int
-    suppressed: int
-    due: tuple[ZoneForecast, ...]
-    time_zone: str
-
-
-def forecast(
-    engine: sa.Engine,
-    name: str,
-    now: datetime,
-    coming: FileTrial | None = None,
-    calendar: HolidayCalendar | None = None,
-) -> Forecast:
-    """Return how many recipients would get the first email, and when, if the campaign was launched now.
-
-    Args:
-        engine: The database.
-        name: Name of the campaign.
-        now: Time of the launch.
-        coming: Trial of the file that the launch would import first.
-        calendar: The days without mail. Only the countries of time zones are considered. None: public holidays alone.
-
-    Returns:
-        The forecast.
-
-    Raises:
-        StateError: No campaign has that name.
-    """
-    coming = coming or FileTrial()
-    with read(engine) as connection:
-        campaign = find_campaign(connection, name)
-        window = Window.from_row(campaign.sending_window, calendar)
-        first = first_email(steps_of(connection, _id(campaign)), window)
-    known, suppressed = Counter[str | None](), 0
-    if CampaignEntry.of(campaign).at_launch:
-        known, suppressed = count_audience(engine, campaign, now, excluded=coming.known)
-    else:
-        coming = FileTrial()  # Who will enter is not known.
-    zones: Counter[str] = Counter()
-    for zone, recipients in (*known.items(), *coming.zones.items()):
-        zones[zone or campaign.time_zone] += recipients
-    return Forecast(
-        recipients=zones.total(),
-        suppressed=suppressed + coming.suppressed,
-        due=tuple(
-            ZoneForecast(time_zone=zone, due_at=_first_due(first, now, zone), recipients=recipients)
-            for zone, recipients in sorted(zones.items())
-        ),
-        time_zone=campaign.time_zone,
-    )
-
-
-def _first_due(email: EmailPlan, now: datetime, zone: str) -> datetime:
-    region = email.window.region("", zone, "") if email.window is not None else ""
-    return email.due_at(now, ZoneInfo(zone), region=region)
-
-
 def advance(
     engine: sa.Engine,
     name: str,
@@ -282,9 +251,9 @@ def advance(
 ) -> int:
     """Plan the next email of each recipient whose last one was accepted, and end suppressed touches.
 
-    In a journey, move the enrolments for which an email or a time has ended. Decide the winners of variants. The due
-    time counts from the minute in which the previous email was accepted, or from its due time: see `EmailPlan`. The
-    work is done in bounded steps. If there is nothing to do, nothing is written.
+    In a journey, move the enrolments for which an email or a time has ended. Decide the winners of variants. Of a
+    rollout, release what was let go. The due time counts from the minute in which the previous email was accepted, or
+    from its due time: see `EmailPlan`. It works in bounded steps. If there is nothing to do, nothing is written.
 
     Args:
         engine: The ledger.
@@ -302,6 +271,7 @@ def advance(
     if campaign.state is not CampaignState.RUNNING:
         return 0
     end_suppressed(engine, _id(campaign), now, hash_of)  # First: their enrolments exit.
+    _release(engine, name, calendar)
     if campaign.journey is not None:
         context = open_pass(engine, name, now, hash_of, calendar)
         planned = enrol_entrants(context) + advance_enrolments(context)

@@ -11,12 +11,14 @@ import sqlalchemy as sa
 from sqlmodel import Session, col, select
 
 from postroad.campaign.entry import CampaignEntry, EntryKind, is_open
+from postroad.store.approval import Approval, last_approval
 from postroad.store.campaign import Campaign, CampaignState, Step, StepKind, find_campaign, steps_of
 from postroad.store.engine import read, write
 from postroad.store.enrolment import EnrolmentState, ExitReason, StepEnrolments, any_active, enrolments_by_step
 from postroad.store.enrolments.pending import any_failed
 from postroad.store.ledger import LIVE, TouchState
 from postroad.store.planning import any_follow_up
+from postroad.store.rollout import RolloutShare, shares_of
 from postroad.store.touch_count import counts_by_step
 from postroad.store.touches.sending import reopen_campaigns
 from postroad.store.types import UtcDateTime
@@ -101,8 +103,9 @@ class CampaignSummary:
     """State of a campaign.
 
     ``audience`` is the frozen audience: the touches of the first step, or the enrolments of a journey. ``journey``:
-    None for a campaign without enrolments. ``paused_by`` describes who paused it, ``launch_error`` why its last launch
-    failed.
+    None for a campaign without enrolments. ``approval``: the pending request for its launch. ``rollout``:
+    its shares, in order. ``paused_by`` describes
+    who paused it, ``launch_error`` why its last launch failed.
     """
 
     campaign: str
@@ -116,6 +119,8 @@ class CampaignSummary:
     launch_failed_at: datetime | None
     launch_error: str | None
     journey: JourneySummary | None = None
+    approval: Approval | None = None
+    rollout: tuple[RolloutShare, ...] = ()
 
     @property
     def settled(self) -> bool:
@@ -167,6 +172,8 @@ def _summary(connection: sa.Connection, campaign: Campaign) -> CampaignSummary:
         launch_failed_at=campaign.launch_failed_at,
         launch_error=campaign.launch_error,
         journey=journey,
+        approval=_pending_approval(connection, campaign),
+        rollout=tuple(shares_of(connection, campaign.id)) if campaign.rollout is not None else (),
     )
 
 
@@ -174,6 +181,13 @@ def _audience(journey: JourneySummary | None, steps: Sequence[StepSummary]) -> i
     if journey is not None and not journey.by_request:
         return journey.enrolled
     return steps[0].touches if steps else 0
+
+
+def _pending_approval(connection: sa.Connection, campaign: Campaign) -> Approval | None:
+    if campaign.state is not CampaignState.DRAFT:
+        return None
+    last = last_approval(connection, campaign.id or 0)
+    return last if last is not None and last.pending else None
 
 
 def _next_due_at(connection: sa.Connection, campaign_id: int, steps: Sequence[StepSummary]) -> datetime | None:

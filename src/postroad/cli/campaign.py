@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo
 
 import typer
 
+from postroad.cli.campaign_approval import approvals, approve, refuse
 from postroad.cli.campaign_delays import delays
 from postroad.cli.campaign_forecast import forecast as forecast_command
+from postroad.cli.campaign_preview import preview
 from postroad.cli.campaign_proof import proof
 from postroad.cli.campaign_recall import recall
 from postroad.cli.campaign_status import status
 from postroad.cli.campaign_variants import variants
+from postroad.cli.campaign_widen import widen
 from postroad.cli.context import with_context
 from postroad.cli.output import (
     JsonOption,
@@ -25,19 +27,16 @@ from postroad.cli.output import (
     print_line,
     print_note,
     print_table,
-    print_text,
     print_warning,
     progress_bars,
 )
 from postroad.errors import PostroadError, UsageError
-from postroad.printable import counted
 
 if TYPE_CHECKING:
     from postroad.app.context import AppContext
     from postroad.campaign.audience_file import AudienceFile
-    from postroad.campaign.plan import Forecast
+    from postroad.campaign.launch_forecast import Forecast
     from postroad.campaign.preflight import PreflightReport
-    from postroad.campaign.preview import Preview
     from postroad.store.campaign import Campaign
 
 # A command imports what it runs: `campaign status` needs neither templates nor SMTP, and starts in a third of the time.
@@ -106,6 +105,9 @@ def launch(
     links: Annotated[
         bool, typer.Option("--links", help="With --dry-run: also follow the links of its messages over HTTP.")
     ] = False,
+    by: Annotated[
+        str | None, typer.Option(help="Who asks, for an approval that the launch may need; unset: your user and host.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Launch a campaign: preflight, freeze its audience, enqueue due messages.
@@ -114,9 +116,13 @@ def launch(
     messages that are due and not enqueued yet. No message is sent twice. A campaign that was paused because its run was
     cancelled or suspended is resumed.
 
+    A launch that needs an approval waits for `postroad campaign approve`, or for a person who resumes its run in
+    Prefect.
+
     Nothing is started where preflight fails (exit code 5), or the campaign does not exist, has ended or was paused by
     `postroad campaign pause` (exit code 7). `postroad campaign status` says why a launch failed later.
     """
+    from postroad.cli.unknown import default_actor
     from postroad.local.campaign_launch import start_launch
 
     if links and not dry_run:
@@ -125,10 +131,15 @@ def launch(
         _dry_run(name, links=links, as_json=as_json)
         return
 
+    asked_by = by if by is not None else default_actor(None)
     with progress_bars(quiet=as_json) as bars:
-        started = with_context(lambda context: start_launch(context, name, progress=bars))
+        started = with_context(lambda context: start_launch(context, name, asked_by=asked_by, progress=bars))
     if as_json:
-        print_json({"campaign": name, "flow_run": started.run_id, "url": started.url})
+        fields = {"campaign": name, "flow_run": started.run_id, "url": started.url}
+        print_json({**fields, "needs_approval": started.needs_approval})
+    elif started.needs_approval:
+        print_line(f"the launch of campaign {name} needs an approval: {started.url}")
+        print_line(f"`postroad campaign approve {name} --by WHO` gives it, `postroad campaign refuse` refuses it.")
     else:
         print_line(f"campaign {name} is being launched: {started.url}")
         print_line(f"`postroad campaign status {name}` shows its progress.")
@@ -144,7 +155,7 @@ async def _preflight(
 
 
 def _dry_run(name: str, *, links: bool, as_json: bool) -> None:
-    from postroad.campaign.plan import forecast
+    from postroad.campaign.launch_forecast import forecast
     from postroad.operations.campaign_runs import require_launchable
 
     async def work(context: AppContext) -> tuple[PreflightReport, AudienceFile | None, Forecast]:
@@ -180,78 +191,17 @@ def _dry_run(name: str, *, links: bool, as_json: bool) -> None:
     report.require_ok()
 
 
-@app.command("preview")
-def preview_(
-    name: NameArgument,
-    recipient: Annotated[
-        str | None, typer.Option(help="Address of a member of its audience; unset: the first one.")
-    ] = None,
-    step: Annotated[str | None, typer.Option(help="Name of an email step; unset: the first one.")] = None,
-    variant: Annotated[
-        str | None, typer.Option(help="Name of a variant; unset: the one that the recipient gets.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the message to this file (.eml), as it would leave.")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Show what a step would send to one recipient: header, text, HTML and size. Nothing is sent.
-
-    Its unsubscribe link has no effect. A mail reader can open the file that --out writes.
-    """
-    from postroad.campaign.preview import PreviewRequest, preview
-    from postroad.mail.dkim_keys import load_signers
-
-    async def work(context: AppContext) -> Preview:
-        dkim = load_signers(context.settings, os.environ)
-        return await asyncio.to_thread(
-            lambda: preview(
-                context.engine,
-                context.settings,
-                context.signer,
-                dkim,
-                PreviewRequest(campaign=name, step=step, address=recipient, variant=variant),
-                now=context.clock.now(),
-            )
-        )
-
-    seen = with_context(work)
-    if out is not None:
-        try:
-            out.write_bytes(seen.content)
-        except OSError as error:
-            raise UsageError(f"{out} cannot be written: {error.strerror}") from None
-    if as_json:
-        print_json(
-            {
-                "campaign": name,
-                "step": seen.step,
-                "variant": seen.variant,
-                "recipient": seen.recipient,
-                "return_path": seen.return_path,
-                "header": seen.header,
-                "subject": seen.subject,
-                "text": seen.text,
-                "html": seen.html,
-                "size_bytes": len(seen.content),
-                "file": str(out) if out else None,
-            }
-        )
-        return
-    context = (("header", seen.header), ("subject", seen.encoded_subject), ("text", seen.text), ("HTML", seen.html))
-    for title, part in context:
-        if part is not None:
-            print_line(Styled(title, "bold"))
-            print_text(part.rstrip() + "\n")
-    what = f"step {seen.step}{f', variant {seen.variant},' if seen.variant else ''}"
-    size = f"{what} to {seen.recipient}: {counted(len(seen.content), 'byte')}, return path {seen.return_path}"
-    print_line(f"{size}{f', written to {out}' if out else ''}")
-
-
+app.command("preview")(preview)
 app.command("proof")(proof)
+app.command("approve")(approve)
+app.command("refuse")(refuse)
+app.command("approvals")(approvals)
 app.command("status")(status)
 app.command("forecast")(forecast_command)
 app.command("delays")(delays)
 app.command("recall")(recall)
 app.command("variants")(variants)
+app.command("widen")(widen)
 
 
 @app.command("pause")

@@ -11,11 +11,13 @@ from postroad.cli.context import with_context
 from postroad.cli.output import JsonOption, print_json, print_line, print_table, print_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from postroad.app.context import AppContext
     from postroad.campaign.status import CampaignSummary, JourneySummary, StepSummary
+    from postroad.store.approval import Approval
     from postroad.store.ledger import TouchState
+    from postroad.store.rollout import RolloutShare
 
 
 def status(
@@ -48,6 +50,8 @@ def status(
                 "paused_by": each.paused_by,
                 "launch_failed_at": each.launch_failed_at,
                 "launch_error": each.launch_error,
+                **({"approval": _approval(each.approval)} if each.approval is not None else {}),
+                **({"rollout": [_share(share) for share in each.rollout]} if each.rollout else {}),
                 **({"enrolments": _enrolments(each.journey)} if each.journey is not None else {}),
             }
             for each in summaries
@@ -63,6 +67,8 @@ def status(
         )
         if each.journey is not None and not each.journey.by_request:
             _print_journey(each.campaign, each.journey)
+        if each.rollout:
+            _print_rollout(each.campaign, each.rollout)
         for line in _notes(each):
             print_text(f"{line}\n")
     if not summaries:
@@ -87,6 +93,40 @@ def _rows(step: StepSummary, used: list[TouchState]) -> Iterator[list[object]]:
     yield [step.name, step.touches, *(step.counts[state] for state in used)]
     for name, counts in step.variants.items():
         yield [f"  {name}", sum(counts.values()), *(counts[state] for state in used)]
+
+
+def _approval(approval: Approval) -> dict[str, object]:
+    return approval.model_dump(
+        include={"id", "state", "people", "requested_at", "requested_by", "expires_at", "decided_by", "decided_at"}
+    )
+
+
+def _share(share: RolloutShare) -> dict[str, object]:
+    return {
+        "number": share.number,
+        "percent": share.basis_points / 100,
+        "people": share.people,
+        "opened_at": share.opened_at,
+        "opened_by": share.opened_by,
+        "held_since": share.held_since,
+        "held_because": share.held_because,
+        "held_why": share.held_why,
+    }
+
+
+def _print_rollout(campaign: str, shares: Sequence[RolloutShare]) -> None:
+    coming = next((share for share in shares if share.opened_at is None), None)
+    print_table(
+        f"{campaign}: rollout",
+        ["share", "of the audience", "people", "let go at", "by"],
+        ([share.number, share.percent, share.people, share.opened_at, share.opened_by] for share in shares),
+    )
+    if coming is not None and coming.held_why is not None:
+        since = f" since {coming.held_since:%Y-%m-%d %H:%M:%S} UTC" if coming.held_since is not None else ""
+        print_text(
+            f"share {coming.number} is not let go{since}: {coming.held_why}; "
+            f"`postroad campaign widen {campaign}` lets it go\n"
+        )
 
 
 def _enrolments(journey: JourneySummary) -> dict[str, object]:
@@ -147,6 +187,8 @@ def _notes(summary: CampaignSummary) -> list[str]:
         since = f" since {summary.paused_at:%Y-%m-%d %H:%M:%S} UTC" if summary.paused_at else ""
         by = f" by {summary.paused_by}" if summary.paused_by else ""
         notes.append(f"paused{since}{by}; `postroad campaign resume {summary.campaign}` resumes it")
+    if summary.approval is not None:
+        notes.append(_approval_note(summary.campaign, summary.approval))
     if summary.journey is not None and summary.journey.open and summary.journey.by_request:
         notes.append(f"a program requests its messages, until `postroad campaign close {summary.campaign}`")
     elif summary.journey is not None and summary.journey.open:
@@ -162,3 +204,11 @@ def _notes(summary: CampaignSummary) -> list[str]:
     if summary.launch_error is not None:
         notes.append(f"the launch at {summary.launch_failed_at:%Y-%m-%d %H:%M:%S} UTC failed: {summary.launch_error}")
     return notes
+
+
+def _approval_note(campaign: str, approval: Approval) -> str:
+    until = f"until {approval.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+    if (by := approval.decided_by) is not None:
+        return f"its launch is approved by {by} {until}; `postroad campaign launch {campaign}` begins it"
+    asker = f" that {approval.requested_by} asked for," if approval.requested_by else ""
+    return f"its launch waits for an approval{asker} {until}; `postroad campaign approve {campaign} --by WHO` gives it"

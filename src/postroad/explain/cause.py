@@ -26,6 +26,7 @@ class DelayCause(StrEnum):
     CAMPAIGN_DRAFT = "campaign_draft"
     CAMPAIGN_PAUSED = "campaign_paused"
     EXIT = "exit"
+    ROLLOUT = "rollout"
     UNKNOWN = "unknown"
     DEAD = "dead"
     DECISION = "decision"
@@ -88,6 +89,11 @@ CAUSES: Final[Mapping[DelayCause, CauseText]] = {
         "It is cancelled when a worker claims it: its recipient matches the exit condition of campaign {campaign} "
         "({reason}).",
         "its recipient matches the exit condition of its campaign",
+    ),
+    DelayCause.ROLLOUT: CauseText(
+        "Withheld by the rollout of campaign {campaign}: it is in share {share} of {shares} ({percent}). {reason}.",
+        "its share of the rollout was not let go",
+        "`postroad campaign widen {campaign}` lets the next share go.",
     ),
     DelayCause.UNKNOWN: CauseText(
         "It is unknown whether it was sent: {reason}. It is not sent again automatically.",
@@ -193,6 +199,7 @@ class StateText(NamedTuple):
 
 STATES: Final[Mapping[TouchState, StateText]] = {
     TouchState.AWAITING: StateText("Due at {due}. It waits for the decision on the variants of its step."),
+    TouchState.WITHHELD: StateText("Withheld by the rollout of its campaign."),
     TouchState.PLANNED: StateText("Planned: due at {due}{reply}. It is enqueued shortly before."),
     TouchState.QUEUED: StateText("It is in the queue, due at {due}."),
     TouchState.SENDING: StateText("A worker is sending it."),

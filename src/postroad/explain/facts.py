@@ -20,8 +20,9 @@ from postroad.store.cohort import Cohort, CohortPause, cohort_keys, pauses
 from postroad.store.dns_report import open_holds
 from postroad.store.frequency import FrequencyHold, FrequencyRule, frequency_holds
 from postroad.store.heartbeat import ADVANCE, last_heartbeat
-from postroad.store.ledger import WAITING
+from postroad.store.ledger import WAITING, TouchState
 from postroad.store.operator_pause import operator_pauses
+from postroad.store.rollout import RolloutShare, shares_of
 from postroad.store.shaping import open_changes
 from postroad.store.touch_history import TouchEventRow, events_of_touches
 from postroad.store.touch_lookup import FoundSuppression, FoundTouch, suppression_of
@@ -72,7 +73,7 @@ class TouchFacts(NamedTuple):
     """Facts of one touch.
 
     ``exit``: the exit condition that its recipient matches. ``events``: what happened to it, in order of time.
-    ``gates``: as `gates_of` returns them.
+    ``gates``: as `gates_of` returns them. ``rollout``: of its campaign, if it is withheld.
     """
 
     shared: SharedFacts
@@ -82,6 +83,7 @@ class TouchFacts(NamedTuple):
     exit: str | None
     events: Sequence[TouchEventRow]
     gates: frozenset[str]
+    rollout: Sequence[RolloutShare] = ()
 
 
 def load_facts(connection: sa.Connection, context: AppContext, touches: Sequence[FoundTouch]) -> dict[int, TouchFacts]:
@@ -98,6 +100,8 @@ def load_facts(connection: sa.Connection, context: AppContext, touches: Sequence
     steps = {touch.id: ClaimedStep(touch.step_id, frozenset()) for touch in touches if touch.state in WAITING}
     leaving = ExitCheck().leaving(connection, steps, now)
     rule = FrequencyRule(caps=context.settings.frequency, now=now)
+    withheld = {touch.campaign_id for touch in touches if touch.state is TouchState.WITHHELD}
+    rollouts = {campaign_id: shares_of(connection, campaign_id) for campaign_id in withheld}
     over_cap = frequency_holds(connection, waiting, rule) if waiting else {}
     return {
         touch.id: TouchFacts(
@@ -108,6 +112,7 @@ def load_facts(connection: sa.Connection, context: AppContext, touches: Sequence
             exit=leaving.get(touch.id),
             events=events[touch.id],
             gates=gates[touch.id],
+            rollout=rollouts.get(touch.campaign_id, ()) if touch.state is TouchState.WITHHELD else (),
         )
         for touch in touches
     }

@@ -53,6 +53,29 @@ def _campaign(situation: Situation) -> Iterator[TouchHold]:
         yield new_hold(situation, DelayCause.CAMPAIGN_PAUSED, since=since, by="its queue, and not in the ledger")
 
 
+def _rollout(situation: Situation) -> Iterator[TouchHold]:
+    touch, shares = situation.touch, situation.facts.rollout
+    own = next((share for share in shares if share.number == touch.share), None)
+    if touch.state is not TouchState.WITHHELD or own is None:
+        return
+    coming = next((share for share in shares if share.opened_at is None), own)
+    if own.opened_at is not None:
+        reason = "This share is let go, and the next pass plans its messages"
+    elif coming.held_why is None:
+        reason = f"The next pass decides on share {coming.number}"
+    else:
+        reason = f"Share {coming.number} is not let go: {coming.held_why.rstrip('.')}"
+    yield new_hold(
+        situation,
+        DelayCause.ROLLOUT,
+        since=coming.held_since,
+        share=own.number,
+        shares=len(shares),
+        percent=own.percent,
+        reason=reason,
+    )
+
+
 def _cohort(situation: Situation) -> Iterator[TouchHold]:
     pause = situation.facts.cohort_pause
     if pause is not None and situation.touch.state in WAITING:
@@ -91,6 +114,8 @@ def _frequency(situation: Situation) -> Iterator[TouchHold]:
 def _schedule(situation: Situation) -> Iterator[TouchHold]:
     """Find the time before which it is not tried: of its step, of a deferral, or of an operator."""
     touch, job = situation.touch, situation.job
+    if touch.state is TouchState.WITHHELD:
+        return  # Its time is set when it is released.
     if touch.state is TouchState.PLANNED or (job is None and touch.state in WAITING):
         until = max(touch.leaves_at, touch.next_at or touch.leaves_at)
     elif job is not None and job.state is JobState.SCHEDULED and touch.state in LIVE:
@@ -99,7 +124,7 @@ def _schedule(situation: Situation) -> Iterator[TouchHold]:
         return
     if until <= situation.now:
         return
-    if until <= touch.leaves_at and touch.first_due_at is not None:
+    if until <= touch.leaves_at and touch.first_due_at is not None and touch.share is None:
         yield new_hold(situation, DelayCause.RECHECK, until=until, reason=touch.reply or "a frequency cap")
     elif until <= touch.leaves_at:
         yield new_hold(situation, DelayCause.SCHEDULE, until=until)
@@ -201,6 +226,7 @@ FINDERS: Final[tuple[Finder, ...]] = (
     _campaign,
     _variants,
     _exit,
+    _rollout,
     _cohort,
     _frequency,
     _schedule,

@@ -30,6 +30,7 @@ from postroad.store.cohort import Cohort, CohortPause, cohort_keys
 from postroad.store.dns_report import SenderHold
 from postroad.store.ledger import COMPLAINT, LIVE, REPLY, UNSENT, UNSUBSCRIBE, WAITING, TouchState
 from postroad.store.operator_pause import OperatorPause, operator_pauses
+from postroad.store.rollout import shares_of
 from postroad.store.shaping import ShapingChange
 from postroad.store.touch_history import (
     CountedMessage,
@@ -53,7 +54,7 @@ class TouchPast(NamedTuple):
 
     ``changes``: pauses of its gates. ``pauses``: those by operators. ``warmups``: identities that it warms up.
     ``cap``: the frequency cap of its campaign's class, if it has one. ``counted``: when other messages began to count
-    against the cap.
+    against the cap. ``released_at``: when its share of a rollout was let go.
     """
 
     touch: FoundTouch
@@ -65,6 +66,7 @@ class TouchPast(NamedTuple):
     calendar: HolidayCalendar | None = None
     cap: RateSetting | None = None
     counted: Sequence[datetime] = ()
+    released_at: datetime | None = None
     pauses: Sequence[OperatorPause] = ()
 
 
@@ -92,6 +94,7 @@ def load_pasts(
     gates = {touch.id: gates_of(touch, context.shaping) for touch in touches}
     first = min((touch.delayed_since for touch in touches), default=now)
     pauses = operator_pauses(connection, frozenset().union(*gates.values()), first, now)
+    released = _release_times(connection, touches)
     warming = identities(context.settings)
     warmups = {sender: [one for one in warming if sender in one.senders] for sender in senders}
     return {
@@ -106,8 +109,21 @@ def load_pasts(
             calendar=context.calendar,
             cap=caps[touch.id],
             counted=[one.settled_at for one in counted[touch.recipient_id] if one.touch_id != touch.id],
+            released_at=released.get((touch.campaign_id, touch.share)),
         )
         for touch in touches
+    }
+
+
+def _release_times(
+    connection: sa.Connection, touches: Sequence[FoundTouch]
+) -> dict[tuple[int, int | None], datetime | None]:
+    """Return when shares of rollouts were let go, by campaign and number."""
+    campaigns = sorted({touch.campaign_id for touch in touches if touch.share is not None})
+    return {
+        (campaign_id, share.number): share.opened_at
+        for campaign_id in campaigns
+        for share in shares_of(connection, campaign_id)
     }
 
 
@@ -161,6 +177,9 @@ def find_intervals(
     """
     yield from _of_campaign(past.touch)
     yield from _of_decision(past.touch)
+    if past.released_at is not None:
+        yield _interval(DelayCause.ROLLOUT, "", past.touch.delayed_since, past.released_at)
+        yield _interval(DelayCause.SCHEDULE, "", past.released_at, past.touch.due_at)
     yield from _of_events(past.events)
     for pause in past.cohort_pauses:
         yield _interval(DelayCause.COHORT_PAUSED, pause.evidence.replace("_", " "), pause.at, pause.lifted_at)
@@ -191,6 +210,8 @@ def _of_campaign(touch: FoundTouch) -> Iterator[DelayInterval]:
         return
     if touch.paused_at is not None and CAMPAIGN_CAUSES[touch.campaign_state] is DelayCause.CAMPAIGN_PAUSED:
         yield _interval(DelayCause.CAMPAIGN_PAUSED, touch.paused_by or "", touch.paused_at, None)
+    if touch.state is TouchState.WITHHELD:
+        yield _interval(DelayCause.ROLLOUT, "", touch.due_at, None)
     if touch.state is TouchState.PLANNED:
         yield _interval(DelayCause.NOT_ENQUEUED, "", touch.leaves_at, None)
 

@@ -166,7 +166,8 @@ async def tell_story(context: AppContext, text: str, *, campaign: str | None = N
 
 def needs_queue(touch: FoundTouch) -> bool:
     """Return whether the queue may know more of a touch than the ledger."""
-    return touch.state in LIVE and touch.state not in (TouchState.AWAITING, TouchState.PLANNED)
+    before_queue = (TouchState.WITHHELD, TouchState.AWAITING, TouchState.PLANNED)
+    return touch.state in LIVE and touch.state not in before_queue
 
 
 def read_ledger(

@@ -64,7 +64,7 @@ async def explain_touch(context: AppContext, touch: FoundTouch) -> TouchExplanat
     assert situation.job is not None  # noqa: S101 - the queue answered
     explanation = explain_job(situation.job)
     holds = find_holds(situation)
-    if touch.state.ended or touch.state in (TouchState.AWAITING, TouchState.PLANNED):
+    if touch.state.ended or touch.state in (TouchState.WITHHELD, TouchState.AWAITING, TouchState.PLANNED):
         words, held_by, not_before = _explain_by_ledger(touch, facts, explanation, holds)
     else:
         words, held_by, not_before = _explain_by_queue(situation, explanation, holds)
@@ -130,6 +130,9 @@ def _explain_by_ledger(
         until = touch.decides_at or touch.due_at
         waits = _words_of(holds, (DelayCause.DECISION,))
         return [*held, *waits, *words], "campaign" if held else "variants", _ms(max(until, touch.due_at))
+    if touch.state is TouchState.WITHHELD:
+        held = _words_of(holds, _ENDING)
+        return [*held, *_words_of(holds, (DelayCause.ROLLOUT,)), *words], "campaign" if held else "rollout", None
     if touch.state is TouchState.PLANNED:
         held = _words_of(holds, _ENDING)
         words += _words_of(holds, _FREQUENCY)

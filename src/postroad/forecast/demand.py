@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from datetime import UTC, datetime
 from itertools import islice
@@ -19,7 +19,7 @@ from postroad.forecast.tested import SplitEmails
 from postroad.shaping.config import Shaping
 from postroad.store.campaign import Campaign
 from postroad.store.engine import read
-from postroad.store.ledger import LEAVES_AT, SENDER_OF_TOUCH, SENT_OR_SKIPPED, UNSENT
+from postroad.store.ledger import LEAVES_AT, SENDER_OF_TOUCH, SENT_OR_SKIPPED, WAITING, TouchState
 from postroad.store.mail_domain import known_providers
 from postroad.store.suppression import suppressed_sql
 from postroad.store.touches.transitions import states_sql
@@ -97,10 +97,10 @@ def segment_members(
 
 
 def first_arrivals(
-    groups: Iterable[tuple[RecipientGroup, int]], following: Following, sender: str, router: Router, now: datetime
+    groups: Iterable[tuple[RecipientGroup, float]], following: Following, sender: str, router: Router, now: datetime
 ) -> list[Arrival]:
     """Return the first messages of recipients who enter now, if the campaign is launched now."""
-    by_lane: Counter[tuple[LaneKey, float]] = Counter()
+    by_lane: defaultdict[tuple[LaneKey, float], float] = defaultdict(float)
     for group, number in groups:
         by_lane[router.lane(sender, group), group.held] += number
     zones = {lane.zone for lane, _ in by_lane}
@@ -139,7 +139,7 @@ def waiting_arrivals(
         f"JOIN sender ON sender.id = {SENDER_OF_TOUCH} JOIN recipient ON recipient.id = touch.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
         "LEFT JOIN variant_test ON variant_test.step_id = touch.step_id "
-        f"WHERE touch.campaign_id = :id AND touch.state {states_sql(UNSENT)} "
+        f"WHERE touch.campaign_id = :id AND touch.state {states_sql((TouchState.AWAITING, *WAITING))} "
         "GROUP BY touch.step_id, due, sender.address, recipient.domain, mail_domain.provider, mail_domain.site, "
         "recipient.time_zone"
     )
@@ -184,7 +184,7 @@ def enrolled_arrivals(
     return arrivals
 
 
-def _split(emails: Sequence[NextEmail], lane: LaneKey, number: int) -> list[Arrival]:
+def _split(emails: Sequence[NextEmail], lane: LaneKey, number: float) -> list[Arrival]:
     """Return the messages of each email, for a number of recipients."""
     return [Arrival(email.due, lane, email.step_id, number * email.share) for email in emails]
 

@@ -19,6 +19,7 @@ from postroad.campaign.entry import CampaignEntry
 from postroad.campaign.file_trial import FileTrial
 from postroad.campaign.holidays import HolidayCalendar
 from postroad.campaign.journey import Journey
+from postroad.campaign.rollout import Rollout
 from postroad.campaign.sequence import email_sequence
 from postroad.delivery.job import queue_of
 from postroad.errors import PostroadError, StateError
@@ -36,16 +37,17 @@ from postroad.forecast.demand import (
 from postroad.forecast.following import JourneySequel, Sequel, read_shares
 from postroad.forecast.frequency import CappedFollowing, ForecastCap
 from postroad.forecast.gates import SimulatedGate, WarmupGate
+from postroad.forecast.helps import find_helps
 from postroad.forecast.limits import GateInputs, LimitSources, read_gates
 from postroad.forecast.report import (
     CampaignForecast,
-    HelpForecast,
     HourForecast,
     StepForecast,
     holds_of,
     late_messages,
 )
-from postroad.forecast.simulate import WINDOW, Arrival, LaneKey, SimulatedRun, Simulation
+from postroad.forecast.rollout import NO_SHARES, Groups, follow_shares, shares_of_draft, shares_of_running
+from postroad.forecast.simulate import Arrival, LaneKey, SimulatedRun, Simulation
 from postroad.forecast.tested import OpenTest, SplitEmails, open_tests
 from postroad.forecast.what_if import apply_changes
 from postroad.queue import GateState
@@ -61,8 +63,6 @@ FREQUENCY_NOTE = (
     "Frequency caps hold what was sent before, and emails of this campaign under a cap of one message. What other "
     "campaigns send meanwhile does not count."
 )
-HELPS = 3
-"""Gates that a forecast tries to double: those that hold mail longest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ async def forecast_campaign(context: AppContext, request: ForecastRequest) -> Ca
     router = Router(shaping, campaign.time_zone)
     arrivals = await asyncio.to_thread(demand.arrivals, context.engine, router, now, request.coming)
     states, notes = await _states(context, campaign)
-    if not any(arrival.lane.campaign for arrival in arrivals):
+    if not any(arrival.lane.campaign for arrival in (*arrivals, *demand.withheld(router, now))):
         raise StateError(
             f"nothing of campaign {campaign.name} is to be sent: its audience is empty, or everything has left",
             remedy="Import the audience: `postroad audience import NAME FILE`.",
@@ -117,8 +117,14 @@ async def forecast_campaign(context: AppContext, request: ForecastRequest) -> Ca
         clock=context.clock,
     )
     routes = {sender.address: sender.route for sender in settings.senders.values()}
-    inputs = await read_gates(sources, campaign, demand.lanes(arrivals), routes)
-    return await asyncio.to_thread(_forecast, demand, arrivals, inputs, request, now, notes)
+    lanes = demand.lanes((*arrivals, *demand.withheld(router, now)))
+    inputs = await read_gates(sources, campaign, lanes, routes)
+
+    def simulate() -> CampaignForecast:
+        every = demand.with_shares(arrivals, inputs, router, now)
+        return _forecast(demand, every, inputs, request, now, (*notes, *demand.shares.notes))
+
+    return await asyncio.to_thread(simulate)
 
 
 class _Campaign(NamedTuple):
@@ -163,6 +169,7 @@ class _Demand:
         self.campaign, emails, self.window, self.senders, tests = campaign
         self.following = SplitEmails(emails, tests)
         self._caps, self._cap = caps, ForecastCap.of(caps, self.campaign)
+        self.shares = NO_SHARES
 
     def arrivals(self, engine: sa.Engine, router: Router, now: datetime, coming: FileTrial | None) -> list[Arrival]:
         """Read what is still to be sent, and what other campaigns have waiting at the same gates."""
@@ -176,13 +183,42 @@ class _Demand:
                 )
                 # Who will enter after the launch is not known.
                 found = [*known, *_coming(coming)] if CampaignEntry.of(own).at_launch else []
-                return arrivals + first_arrivals(found, self.following, sender, router, now)
+                rollout = Rollout.of(own)
+                if rollout is None:
+                    return arrivals + first_arrivals(found, self.following, sender, router, now)
+                first, *others = (shares := shares_of_draft(rollout, found, now)).withheld
+                self.shares = shares._replace(withheld=others)
+                return arrivals + first_arrivals(first, self.following, sender, router, now)
+            self.shares = shares_of_running(connection, own, now)
             arrivals += waiting_arrivals(connection, own, router, now, cap=self._cap)
             capped = CappedFollowing(self.following, self._cap)
             arrivals += follow_up_arrivals(connection, own, capped, router, sender)
             if own.journey is not None and own.id is not None:
                 arrivals += enrolled_arrivals(connection, own.id, self.following, router, sender)
         return arrivals
+
+    def withheld(self, router: Router, now: datetime) -> list[Arrival]:
+        """Return the messages that a rollout withholds, as if they were let go now."""
+        return [arrival for groups in self.shares.withheld for arrival in self._arrive(router, groups, now)]
+
+    def _arrive(self, router: Router, groups: Groups, at: datetime) -> list[Arrival]:
+        return first_arrivals(groups, self.following, self.senders[0], router, at)
+
+    def with_shares(
+        self, arrivals: Sequence[Arrival], inputs: GateInputs, router: Router, now: datetime
+    ) -> Sequence[Arrival]:
+        """Add the messages that a rollout withholds, each share after those before it."""
+        if not self.shares.withheld:
+            return arrivals
+        first_step = self.following.first(now.timestamp(), self.campaign.time_zone)[0].step_id
+        return follow_shares(
+            self.shares,
+            arrivals,
+            first_step,
+            lambda known: self.simulate(known, inputs, now),
+            partial(self._arrive, router),
+            now,
+        )
 
     def _others(self, connection: sa.Connection, router: Router, now: datetime) -> list[Arrival]:
         running = select(Campaign).where(Campaign.state == CampaignState.RUNNING, Campaign.id != self.campaign.id)
@@ -287,33 +323,10 @@ def _forecast(
             for step, (first, last, messages) in sorted(run.steps.items())
         ),
         holds=holds_of(held),
-        helps=_helps(demand, arrivals, inputs, now, run) if run.ended is not None else (),
+        helps=find_helps(run, lambda factors: demand.simulate(arrivals, inputs, now, factors)),
         hours=tuple(
             HourForecast(hour=utc(hour), sender=sender, provider=provider, messages=round(messages, 2))
             for (hour, sender, provider), messages in hours
         ),
         notes=notes,
     )
-
-
-def _helps(
-    demand: _Demand, arrivals: Sequence[Arrival], inputs: GateInputs, now: datetime, run: SimulatedRun
-) -> tuple[HelpForecast, ...]:
-    """Return what would let the campaign end earlier: twice the limit of each gate that holds mail longest."""
-    assert run.ended is not None  # noqa: S101  (only where it ends)
-    causes: Counter[str] = Counter()
-    for hold, seconds in run.held.items():
-        if hold.cause != WINDOW:
-            causes[hold.cause] += int(seconds)
-    helps = []
-    for gate, _ in causes.most_common(HELPS):
-        ended = demand.simulate(arrivals, inputs, now, {gate: 2.0}).ended
-        if ended is not None and ended < run.ended:
-            helps.append(
-                HelpForecast(
-                    change=f"twice the limit of {gate}",
-                    ends_at=utc(ended),
-                    hours_earlier=round((run.ended - ended) / 3600, 2),
-                )
-            )
-    return tuple(sorted(helps, key=lambda one: one.ends_at))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from postroad.app.approval import launch_needs_approval
 from postroad.app.context import AppContext
 from postroad.app.preflight import Progress, preflight_with_file
 from postroad.local.prefect_api import open_prefect
@@ -13,20 +14,27 @@ from postroad.operations.campaign_runs import require_launchable
 
 @dataclass(frozen=True, kw_only=True)
 class StartedLaunch:
-    """The Prefect run of a launch, and the address of its page."""
+    """The Prefect run of a launch, and the address of its page. ``needs_approval``: it waits for a person."""
 
     run_id: str
     url: str
+    needs_approval: bool = False
 
 
 async def start_launch(
-    context: AppContext, name: str, *, progress: Progress | None = None, idempotency_key: str | None = None
+    context: AppContext,
+    name: str,
+    *,
+    asked_by: str,
+    progress: Progress | None = None,
+    idempotency_key: str | None = None,
 ) -> StartedLaunch:
     """Start the Prefect run that launches a campaign.
 
     Args:
         context: The open parts.
         name: Name of the campaign.
+        asked_by: The person or the program that asks, for an approval that the launch may need.
         progress: Called during preflight.
         idempotency_key: A second call with the same key returns the run of the first.
 
@@ -41,7 +49,9 @@ async def start_launch(
     await asyncio.to_thread(require_launchable, context.engine, name)
     report, _ = await preflight_with_file(context, name, progress=progress)
     report.require_ok()
+    coming = report.file.new if report.file is not None else 0
+    waits = await launch_needs_approval(context, name, coming=coming)
     async with open_prefect(context.settings) as prefect:
-        parameters = {"params": {"campaign": name}}
+        parameters = {"params": {"campaign": name, "asked_by": asked_by}}
         run_id = await prefect.run_deployment("campaign/campaign", parameters, idempotency_key=idempotency_key)
-        return StartedLaunch(run_id=str(run_id), url=prefect.url_of(run_id))
+        return StartedLaunch(run_id=str(run_id), url=prefect.url_of(run_id), needs_approval=waits)

@@ -241,6 +241,21 @@ class PrefectApi:
         line = {"name": "postroad", "level": logging.WARNING, "message": message, "timestamp": at.isoformat()}
         await self._request("POST", "/logs/", json=[line | {"flow_run_id": run_id}])
 
+    async def resume(self, run_id: UUID, answer: Mapping[str, Any]) -> bool:
+        """Resume a run that waits for a form, with the answer.
+
+        Returns:
+            False if it does not wait, or not yet.
+
+        Raises:
+            UsageError: There is no such run, or its form refuses the answer.
+            UnavailableError: No server answers.
+        """
+        reply = await self._request("POST", f"/flow_runs/{run_id}/resume", json={"run_input": dict(answer)})
+        if reply.is_client_error:
+            raise UsageError(f"the run {run_id} refuses the answer: {_detail(reply)}")
+        return bool(reply.raise_for_status().json()["status"] == "ACCEPT")
+
     async def follow(self, run_id: UUID, within_s: float) -> RunState:
         """Wait until a run has ended.
 

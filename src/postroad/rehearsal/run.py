@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from postroad.app.advance import Advance, advance_campaign
 from postroad.campaign.apply import apply
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import CampaignFile, read_campaign
+from postroad.campaign.launch_rules import LaunchRules
 from postroad.campaign.plan import launch
 from postroad.campaign.preflight import check
+from postroad.campaign.rollout import next_share
 from postroad.campaign.status import CampaignSummary, summary
 from postroad.clock import ScaledClock
 from postroad.delivery.recorder import GROUP
@@ -33,6 +35,7 @@ from postroad.rehearsal.report import Observed, RehearsalReport, make_report
 from postroad.rehearsal.speed import SAMPLE_MS, SpeedController, SpeedSample
 from postroad.rehearsal.warmup import WarmupDays
 from postroad.senders.cohort_breaker import count_held
+from postroad.senders.rollout import RolloutHold
 from postroad.settings import Settings
 from postroad.store.engine import read
 from postroad.store.ledger import LIVE
@@ -121,6 +124,8 @@ async def _run(
 def _launch(environment: RehearsalEnvironment, file: CampaignFile, rows: Path, progress: Progress) -> _Launched:
     """Apply, import, check, freeze: as the flow `campaign` does. The clock is held meanwhile."""
     context, now = environment.context, environment.clock.now()
+    # Its mail goes to the sandbox alone, so no person has to approve it.
+    file = replace(file, definition=file.definition.model_copy(update={"approval": None}))
     name = apply(context.engine, context.settings, file, now).name
     imported = import_file(
         context.engine,
@@ -132,7 +137,8 @@ def _launch(environment: RehearsalEnvironment, file: CampaignFile, rows: Path, p
     ).imported
     check(context.engine, context.settings, context.signer, name, now=now).require_ok()
     environment.store_providers()
-    launch(context.engine, name, now, calendar=context.calendar)
+    rules = LaunchRules(source_field=context.settings.cohort_breaker.source_field)
+    launch(context.engine, name, now, calendar=context.calendar, rules=rules)
     return _Launched(campaign=name, imported=imported, at=now)
 
 
@@ -193,10 +199,19 @@ async def _stuck(
     """Whether nothing can move any more: all jobs wait for a gate that stays closed, or for a cohort that is paused."""
     if stats.ready_lanes or stats.in_flight or _unrecorded(stats) or current.next_due_at:
         return False
+    if not stats.scheduled and not stats.queued and _rollout_is_held(current):
+        return True
     if not stats.scheduled:
         # A lane that is ready is one that no claim has looked at yet.
         return stats.queued > 0 and workers.worker.next_ms is None
     return not stats.queued and stats.scheduled == await asyncio.to_thread(_held, environment)
+
+
+def _rollout_is_held(current: CampaignSummary) -> bool:
+    """Return whether the next share of a rollout is held until a person lets it go."""
+    coming = next_share(current.rollout)
+    by_a_person = (RolloutHold.GUILTY, RolloutHold.UNDECIDED, RolloutHold.PAUSED)
+    return coming is not None and coming.held_because in by_a_person
 
 
 def _held(environment: RehearsalEnvironment) -> int:

@@ -19,6 +19,7 @@ from postroad.app.advance import advance_campaign
 from postroad.campaign.apply import apply
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import CampaignFile, read_campaign
+from postroad.campaign.launch_rules import LaunchRules
 from postroad.campaign.plan import launch
 from postroad.campaign.status import JourneySummary, summary
 from postroad.clock import ScaledClock
@@ -200,7 +201,8 @@ class _Trial:
         context, now = self.environment.context, self.environment.clock.now()
         apply(context.engine, context.settings, self._file, now)
         self._import([one for one in PEOPLE if one.joins == 0], now)
-        launch(context.engine, self._name, now, context.hash_of, calendar=context.calendar)
+        rules = LaunchRules(source_field=context.settings.cohort_breaker.source_field)
+        launch(context.engine, self._name, now, context.hash_of, calendar=context.calendar, rules=rules)
         self._say(now, f"{self._name} is launched; {_names(one for one in PEOPLE if one.joins == 0)} are there")
 
     async def run(self) -> None:

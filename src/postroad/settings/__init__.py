@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from postroad.errors import ConfigError
 from postroad.field_types import FieldType
+from postroad.settings.approval import ApprovalSettings
 from postroad.settings.audience import AudienceSettings
 from postroad.settings.bounce import BounceSettings, InboundSettings, SourceKind, SourceSettings
 from postroad.settings.calendar import CalendarSettings
@@ -73,6 +74,7 @@ __all__ = [
     "MAX_DURATION_MS",
     "REPLY_TOKEN",
     "AccessRole",
+    "ApprovalSettings",
     "AudienceSettings",
     "BounceSettings",
     "CalendarSettings",
@@ -183,6 +185,7 @@ class Settings(BaseSettings):
     senders: dict[Name, SenderSettings] = Field(default_factory=dict)
     routes: dict[Name, RouteSettings] = Field(default_factory=dict)
     queues: dict[str, QueueSettings] = Field(default_factory=dict)
+    approval: ApprovalSettings = section_of_defaults()
     delivery: DeliverySettings = section_of_defaults()
     bounce: BounceSettings = section_of_defaults()
     inbound: InboundSettings = section_of_defaults()

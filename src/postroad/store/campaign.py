@@ -143,6 +143,17 @@ class Campaign(StoredRow, table=True):
         sa_type=sa.BigInteger,
         description="audience whose suppressions hold, if it is not its own: that of the campaign that it corrects",
     )
+    approval_above: int | None = Field(
+        default=None,
+        sa_type=sa.BigInteger,
+        description="a launch to more people needs an approval; NULL: the settings decide alone",
+    )
+    rollout: dict[str, Any] | None = Field(
+        default=None,
+        sa_type=JSON_OR_NULL,
+        nullable=True,
+        description="shares in which the audience is let go, in hundredths of a percent; NULL: at once",
+    )
     freezing_at: datetime | None = Field(
         default=None, sa_type=UtcDateTime, description="when the unfinished launch began"
     )

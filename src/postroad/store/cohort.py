@@ -290,6 +290,19 @@ def pauses(connection: sa.Connection, *, lifted: bool = False, unannounced: bool
     return [NamedPause(*names[pause.id], pause) for pause in found if pause.id is not None]
 
 
+def pauses_of_steps(connection: sa.Connection, step_ids: Sequence[int]) -> list[CohortPause]:
+    """Return the open pauses of cohorts of these steps, the oldest first."""
+    wanted = (
+        select(CohortPause)
+        .where(col(CohortPause.step_id).in_(step_ids), col(CohortPause.lifted_at).is_(None))
+        .order_by(col(CohortPause.id))
+    )
+    session = Session(connection)
+    found = list(session.exec(wanted))
+    session.expunge_all()
+    return found
+
+
 def mark_announced(connection: sa.Connection, ids: Sequence[int], now: datetime) -> None:
     """Record that these pauses were announced."""
     connection.execute(sa.update(CohortPause).where(col(CohortPause.id).in_(ids)).values(announced_at=now))

@@ -70,7 +70,8 @@ def cancel_waiting_touches(
     """
     queued: list[int] = []
     for page in touch_pages(engine, campaign_id, step_id=step_id):
-        planned = [touch.id for touch in page if touch.state in (TouchState.AWAITING, TouchState.PLANNED)]
+        early = (TouchState.WITHHELD, TouchState.AWAITING, TouchState.PLANNED)
+        planned = [touch.id for touch in page if touch.state in early]
         _end(engine, planned, TouchState.CANCELLED, now)
         waiting = [touch.id for touch in page if touch.state in (TouchState.QUEUED, TouchState.DEFERRED)]
         queued += _end(engine, waiting, TouchState.CANCELLED, now)

@@ -20,6 +20,7 @@ from postroad.store.variant import VariantOutcome, record_outcomes
 class TouchState(StrEnum):
     """The state of a touch. `postroad.store.touches.transitions` has the events that change it."""
 
+    WITHHELD = "withheld"
     AWAITING = "awaiting"
     PLANNED = "planned"
     QUEUED = "queued"
@@ -40,14 +41,21 @@ class TouchState(StrEnum):
         return self not in LIVE
 
 
-LIVE = (TouchState.AWAITING, TouchState.PLANNED, TouchState.QUEUED, TouchState.SENDING, TouchState.DEFERRED)
+LIVE = (
+    TouchState.WITHHELD,
+    TouchState.AWAITING,
+    TouchState.PLANNED,
+    TouchState.QUEUED,
+    TouchState.SENDING,
+    TouchState.DEFERRED,
+)
 """States in which a touch is still to be submitted, sent or recorded."""
 
 WAITING = (TouchState.PLANNED, TouchState.QUEUED, TouchState.DEFERRED)
 """Live states in which a touch is not on the wire, and may be sent."""
 
-UNSENT = (TouchState.AWAITING, *WAITING)
-"""Live states in which a touch is not on the wire. An awaiting one has no variant yet, and must not be sent."""
+UNSENT = (TouchState.WITHHELD, TouchState.AWAITING, *WAITING)
+"""Live states in which a touch is not on the wire. A withheld or an awaiting one must not be sent."""
 
 ON_THE_WIRE = (TouchState.SENDING, TouchState.UNKNOWN)
 """States in which the last claim may have reached a server."""
@@ -100,6 +108,14 @@ class Touch(StoredRow, table=True):
             "id",
             where="state = 'awaiting'",
         ),
+        sa.Index(
+            "ix_touch_withheld",
+            "campaign_id",
+            "share",
+            "id",
+            sqlite_where=sa.text("state = 'withheld'"),
+            postgresql_where=sa.text("state = 'withheld'"),
+        ),
         sa.Index("ix_touch_recipient", "recipient_id", "settled_at"),
     )
 
@@ -149,6 +165,9 @@ class Touch(StoredRow, table=True):
     )
     waited_until: datetime | None = Field(
         default=None, sa_type=UtcDateTime, description="when it may leave after it waited for its variant"
+    )
+    share: int | None = Field(
+        default=None, sa_type=sa.SmallInteger, description="share of a rollout with which it is released, from 1"
     )
 
 

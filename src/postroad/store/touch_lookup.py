@@ -23,8 +23,8 @@ class FoundTouch(NamedTuple):
 
     ``launched_at``, ``paused_at``, ``paused_by``, ``frequency``: of its campaign. ``provider``, ``site``: from the last
     DNS lookup. ``recalled_at``: of its step. ``route``: of its sender. ``own_zone``: the recipient's time zone, if
-    known. ``country``, ``subdivision``: merge fields. ``transactional``: an unsubscribe does not hold it.
-    ``decides_at``: when the winner of its step's variants is decided at the latest.
+    known. ``country``, ``subdivision``: merge fields. ``transactional``: an unsubscribe does not hold it. ``share``:
+    its share of a rollout. ``decides_at``: when the winner of its step's variants is decided at the latest.
     """
 
     id: int
@@ -59,10 +59,11 @@ class FoundTouch(NamedTuple):
     first_due_at: datetime | None = None
     recalled_at: datetime | None = None
     route: str = ""
+    share: int | None = None
 
     @property
     def delayed_since(self) -> datetime:
-        """When it was due first. A frequency cap may have moved ``due_at``."""
+        """When it was due first. A frequency cap or a rollout may have moved ``due_at``."""
         return self.first_due_at or self.due_at
 
     variant: str | None = None
@@ -92,7 +93,7 @@ SELECT touch.id, touch.step_id, touch.state, touch.due_at, touch.next_at, touch.
   step.name AS step, sender.address AS sender, touch.recipient_id, touch.campaign_id, campaign.launched_at,
   campaign.paused_at, campaign.paused_by, recipient.domain, mail_domain.provider, mail_domain.site, campaign.frequency,
   {transactional_sql("touch.request_id")} AS transactional, touch.first_due_at, step.recalled_at, sender.route,
-  touch.variant, touch.waited_until, variant_test.decide_at AS decides_at
+  touch.variant, touch.waited_until, variant_test.decide_at AS decides_at, touch.share
 FROM touch JOIN recipient ON recipient.id = touch.recipient_id JOIN campaign ON campaign.id = touch.campaign_id
 JOIN step ON step.id = touch.step_id JOIN sender ON sender.id = {SENDER_OF_TOUCH}
 LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain
@@ -135,6 +136,7 @@ _COLUMNS = (
     sa.column("variant", sa.Text()),
     sa.column("waited_until", UtcDateTime()),
     sa.column("decides_at", UtcDateTime()),
+    sa.column("share", sa.Integer()),
 )
 
 

@@ -22,7 +22,8 @@ class PlannedStep(NamedTuple):
     """The step that touches are planned for.
 
     ``follow_up``: its acceptance has a consequence, such as another email. ``enrolled``: so has its failure.
-    ``variants``: the contents that it has; None: one.
+    ``variants``: the contents that it has; None: one. ``share``: the share of a rollout with which its touches are
+    released; None: they are not withheld.
     """
 
     campaign_id: int
@@ -30,6 +31,7 @@ class PlannedStep(NamedTuple):
     follow_up: bool
     enrolled: bool = False
     variants: VariantSplit | None = None
+    share: int | None = None
 
 
 class NewTouch(NamedTuple):
@@ -154,11 +156,13 @@ def _insert(
     recipients = (
         f"SELECT id, address, domain FROM recipient WHERE id {any_of(connection, f'SELECT new.id FROM {item}')}"
     )
+    if step.share is not None:
+        state = TouchState.WITHHELD
     # MATERIALIZED: one lookup of the suppression for each recipient. CROSS JOIN: SQLite keeps this order, and reads the
     # parameter once instead of once for each recipient.
     insert = sa.text(
         "INSERT INTO touch (campaign_id, step_id, recipient_id, state, due_at, claim, settled_at, follow_up, "
-        "enrolled, request_id, variant) WITH found AS MATERIALIZED "
+        "enrolled, request_id, variant, share) WITH found AS MATERIALIZED "
         f"(SELECT new.id, new.due_at, new.request, new.variant, {suppressed_sql('new.hashed')} AS suppressed, "
         "(SELECT recalled_at IS NOT NULL FROM step WHERE step.id = :step_id) AS recalled "
         f"FROM campaign CROSS JOIN {item} CROSS JOIN ({recipients}) AS recipient "
@@ -166,7 +170,7 @@ def _insert(
         f"SELECT :campaign_id, :step_id, found.id, CASE WHEN found.suppressed THEN '{TouchState.SUPPRESSED}' "
         f"WHEN found.recalled THEN '{TouchState.CANCELLED}' ELSE '{state}' END, "
         "found.due_at, 0, CASE WHEN found.suppressed OR found.recalled THEN :now END, :follow_up, :enrolled, "
-        "found.request, found.variant FROM found WHERE true ORDER BY found.id "
+        "found.request, found.variant, CAST(:share AS SMALLINT) FROM found WHERE true ORDER BY found.id "
         "ON CONFLICT (campaign_id, step_id, recipient_id, request_id) DO NOTHING RETURNING id, recipient_id, state"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     values = {name: value for name, value in step._asdict().items() if name != "variants"}

@@ -3,9 +3,9 @@
 ::
 
     awaiting ─► planned ─► queued ─► sending ─► accepted | bounced | dead | expired | unknown
-                  │          ▲          │
+    withheld ─►   │          ▲          │
                   │          └ deferred ◄┘        unknown ─► accepted | bounced | dead   (when it is known later)
-                  └─► suppressed | cancelled | skipped      (also from queued and deferred; the first two from awaiting)
+                  └─► suppressed | cancelled | skipped      (also from queued and deferred; the first two from the left)
 
 Every UPDATE and DELETE of the table ``touch`` takes its condition on the state from here, by `allowed_sql`.
 """
@@ -31,6 +31,8 @@ class TouchEvent(StrEnum):
     RESOLVED = "resolved"  # a person says what became of it
     SUPPRESSED = "suppressed"  # its recipient was
     CANCELLED = "cancelled"  # its campaign, its sequence, or the touch alone
+    DRAWN = "drawn"  # a rollout draws its share
+    RELEASED = "released"  # its share of a rollout is let go
     REQUEUED = "requeued"  # it failed, and a person has it sent again
     POSTPONED = "postponed"  # a person sets a time before which it is not sent
     HELD = "held"  # a frequency cap holds it for longer than its job may wait in the queue
@@ -103,6 +105,8 @@ TRANSITIONS: Final = (
     _from([_S.DEAD, _S.EXPIRED], _E.REQUEUED, _S.QUEUED),
     _from([_S.QUEUED, _S.DEFERRED], _E.POSTPONED, None),
     _from(WAITING, _E.HELD, _S.PLANNED),
+    _from([_S.WITHHELD], _E.DRAWN, None),
+    _from([_S.WITHHELD], _E.RELEASED, _S.PLANNED),
     _from([_S.PLANNED], _E.REASSIGNED, None, Condition.OWN_SENDER),
     _from(SENT_OR_SKIPPED, _E.FOLLOWED_UP, None, Condition.FOLLOW_UP),
     _from([_S.QUEUED, _S.DEFERRED], _E.UNQUEUED, _S.PLANNED),
@@ -113,7 +117,8 @@ TRANSITIONS: Final = (
 )
 """Every transition.
 
-A touch is inserted as ``planned`` or ``awaiting``, or as ``suppressed`` or ``cancelled`` when it is never sent.
+A touch is inserted as ``planned``, ``awaiting`` or ``withheld``; one that is never sent, as ``suppressed`` or
+``cancelled``.
 """
 
 
