@@ -43,14 +43,16 @@ async def test_a_campaign_is_started_from_its_form(page: Page, server: PrefectSe
     before = {run["id"] for run in await runs_of_campaign(http)}
     await open_run_form(page, server)
     await expect(page.get_by_text("The name of the campaign to send")).to_be_visible(timeout=PATIENCE_MS)
-    await page.locator("textarea").fill("spring-sale")
+    await page.locator("textarea").first.fill("spring-sale")
     await page.get_by_role("button", name="Submit").click()
 
     async def new_runs() -> list[dict[str, Any]]:
         return [run for run in await runs_of_campaign(http) if run["id"] not in before]
 
     new = await until(new_runs, within_s=30)
-    assert [run["parameters"] for run in new] == [{"params": {"campaign": "spring-sale", "follow_seconds": 30}}]
+    assert [run["parameters"] for run in new] == [
+        {"params": {"campaign": "spring-sale", "asked_by": "", "follow_seconds": 30}}
+    ]
 
 
 async def test_the_form_refuses_a_name_that_cannot_be_one(
@@ -58,7 +60,7 @@ async def test_the_form_refuses_a_name_that_cannot_be_one(
 ) -> None:
     before = len(await runs_of_campaign(http))
     await open_run_form(page, server)
-    await page.locator("textarea").fill("Spring Sale!")
+    await page.locator("textarea").first.fill("Spring Sale!")
     await page.get_by_role("button", name="Submit").click()
     await expect(page.get_by_text("does not match").first).to_be_visible(timeout=PATIENCE_MS)
     assert len(await runs_of_campaign(http)) == before

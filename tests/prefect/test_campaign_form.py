@@ -135,7 +135,7 @@ async def test_a_campaign_is_chosen_from_the_list_or_typed(
     await expect(page.get_by_text("The name of the campaign to send")).to_be_visible(timeout=PATIENCE_MS)
     if name == "not-listed":
         await page.get_by_text("Other", exact=True).click()
-        await page.locator("textarea").fill(name)
+        await page.locator("textarea").first.fill(name)
     else:
         await page.get_by_text("Select", exact=True).click()
         await page.get_by_role("option", name=name).click()
