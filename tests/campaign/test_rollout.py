@@ -371,7 +371,7 @@ def test_a_launch_that_was_killed_anywhere_draws_the_same(
     project: CampaignProject, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
     """Every transaction that writes may be the last one before a crash."""
-    monkeypatch.setattr(rollout, "_PAGE", 20)
+    monkeypatch.setattr(rollout, "DRAW_STEP", 20)
     monkeypatch.setattr(store, "STEP", 20)
     monkeypatch.setattr("postroad.store.planning.STEP", 40)
     fill(project, 120)

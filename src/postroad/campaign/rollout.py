@@ -27,7 +27,7 @@ from postroad.store.rollout import RolloutShare, drawable_touches, shares_of, wi
 from postroad.store.touches.withholding import DrawnTouch, ReleasedTouch, draw_shares, release
 
 _WORD: Final = (1 << 64) - 1
-_PAGE: Final = 500
+DRAW_STEP: Final = 500
 """Touches that one transaction draws."""
 
 
@@ -145,12 +145,12 @@ def draw_audience(
         for recipient_id, touch in touches.items()
         if touch.share != drawn[recipient_id]
     ]
-    for start in range(0, len(changed), _PAGE):
+    for start in range(0, len(changed), DRAW_STEP):
         with write(engine) as connection:
             current = find_campaign(connection, campaign.name, for_update=True)
             if current.state is not CampaignState.DRAFT:
                 break  # A concurrent launch has finished, or it was cancelled.
-            draw_shares(connection, changed[start : start + _PAGE])
+            draw_shares(connection, changed[start : start + DRAW_STEP])
     people = [0] * rollout.last
     for share in drawn.values():
         people[share - 1] += 1
