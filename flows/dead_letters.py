@@ -10,7 +10,7 @@ from prefect.context import FlowRunContext
 from prefect.flow_runs import asuspend_flow_run
 from prefect.states import Completed
 
-from flows.params import Approval, DeadLetterParams
+from flows.params import DeadLetterParams, ReplayApproval
 from postroad.errors import StateError
 from tasks.dead_letters import preview, replay
 from tasks.report import announce
@@ -33,7 +33,7 @@ async def dead_letters(params: DeadLetterParams) -> State[None]:
 
     described = "\n".join(f"* {group.letters:,} × {group.cause}" for group in groups)
     answer = await asuspend_flow_run(
-        wait_for_input=Approval.with_initial_data(description=f"Send these {count:,} again?\n\n{described}"),
+        wait_for_input=ReplayApproval.with_initial_data(description=f"Send these {count:,} again?\n\n{described}"),
         timeout=params.wait_hours * 3600,
         key="approval",
     )

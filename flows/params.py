@@ -105,7 +105,7 @@ class DeadLetterParams(Params):
     )
 
 
-class Approval(RunInput):
+class ReplayApproval(RunInput):
     """The decision of the operator."""
 
     send_again: bool = Field(
