@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
-import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
-from hypothesis import strategies as st
 
-from postroad.campaign import plan, rollout
 from postroad.campaign.launch_rules import LaunchRules
 from postroad.campaign.plan import advance, launch
-from postroad.campaign.rollout import Stratum, draw, share_totals
 from postroad.campaign.status import finish_if_done, summary
-from postroad.errors import ConfigError, StateError
+from postroad.errors import StateError
 from postroad.senders.rollout import RolloutHold, messages_needed, widen, widen_if_good
-from postroad.store import rollout as store
 from postroad.store.campaign import CampaignState, find_campaign, set_state
 from postroad.store.cohort import CohortEvidence, CohortPause, add_pause, lift_pause
 from postroad.store.ending import cancel_waiting, end_suppressed
@@ -99,54 +91,6 @@ def widened(project: CampaignProject, now: datetime = NOW) -> bool:
 def hold(project: CampaignProject) -> tuple[str | None, str]:
     coming = next(share for share in shares(project) if share.opened_at is None)
     return coming.held_because, coming.held_why or ""
-
-
-SIZES = st.dictionaries(
-    st.builds(Stratum, st.sampled_from(["a", "b", "c", "d"]), st.sampled_from(["google", "microsoft", "other"])),
-    st.integers(1, 60),
-    min_size=1,
-    max_size=12,
-)
-SHARES = st.lists(st.integers(1, 9_999), min_size=1, max_size=5, unique=True).map(
-    lambda found: [*sorted(found), 10_000]
-)
-
-
-def _strata(sizes: Mapping[Stratum, int]) -> dict[Stratum, list[int]]:
-    numbers = itertools.count(1)
-    return {name: [next(numbers) for _ in range(size)] for name, size in sizes.items()}
-
-
-@given(sizes=SIZES, points=SHARES, seed=st.integers(0, 2**63))
-def test_a_draw_is_exact_complete_and_proportional(
-    sizes: Mapping[Stratum, int], points: Sequence[int], seed: int
-) -> None:
-    strata = _strata(sizes)
-    drawn = draw(strata, points, seed)
-    assert drawn.keys() == {id_ for members in strata.values() for id_ in members}
-    total = len(drawn)
-    for number, (share, wanted) in enumerate(zip(points, share_totals(total, points), strict=True), start=1):
-        assert sum(found <= number for found in drawn.values()) == wanted, "each share has exactly its total"
-        for members in strata.values():
-            proportion = len(members) * share / 10_000
-            got = sum(drawn[id_] <= number for id_ in members)
-            assert proportion - 2 < got < proportion + 2
-    assert draw({name: members[::-1] for name, members in reversed(strata.items())}, points, seed) == drawn
-
-
-def test_a_draw_takes_people_of_all_ages_and_others_for_another_campaign() -> None:
-    strata = {Stratum("fair", "google"): list(range(1, 10_001))}
-    one, other = ({id_ for id_, share in draw(strata, [1_000, 10_000], seed).items() if share == 1} for seed in (1, 2))
-    assert len(one) == len(other) == 1_000
-    assert 60 < sum(id_ <= 1_000 for id_ in one) < 140, "of the oldest tenth about a tenth"
-    assert len(one & other) < 200
-
-
-def test_a_million_people_of_many_lists_are_drawn_in_seconds() -> None:
-    numbers = iter(range(200_000))
-    strata = {Stratum(f"list {n}", "google"): list(itertools.islice(numbers, 500)) for n in range(400)}
-    drawn = Counter(draw(strata, [100, 1_000, 10_000], 7).values())
-    assert drawn == {1: 2_000, 2: 18_000, 3: 180_000}
 
 
 def test_a_launch_withholds_all_but_the_first_share(project: CampaignProject) -> None:
@@ -360,95 +304,6 @@ def test_a_journey_that_begins_with_an_email_is_rolled_out(project: CampaignProj
     journey = summary(project.engine, "spring").journey
     assert journey is not None
     assert (journey.enrolled, journey.active, journey.completed) == (300, 150, 150)
-
-
-class CrashError(Exception):
-    """The process is killed."""
-
-
-@pytest.mark.parametrize("place", range(1, 15))
-def test_a_launch_that_was_killed_anywhere_draws_the_same(
-    project: CampaignProject, monkeypatch: pytest.MonkeyPatch, place: int
-) -> None:
-    """Every transaction that writes may be the last one before a crash."""
-    monkeypatch.setattr(rollout, "DRAW_STEP", 20)
-    monkeypatch.setattr(store, "STEP", 20)
-    monkeypatch.setattr("postroad.store.planning.STEP", 40)
-    fill(project, 120)
-    project.apply(CAMPAIGN + "rollout: [10%, 50%, 100%]\n")
-    real, left = write, itertools.count(place, -1)
-
-    def dying(engine: sa.Engine):  # type: ignore[no-untyped-def]
-        if next(left) <= 0:  # The first transaction begins the launch.
-            raise CrashError
-        return real(engine)
-
-    for module in (plan, rollout):
-        monkeypatch.setattr(module, "write", dying)
-    try:
-        launch(project.engine, "spring", NOW)
-    except CrashError:
-        for module in (plan, rollout):
-            monkeypatch.setattr(module, "write", real)
-        launch(project.engine, "spring", NOW + timedelta(minutes=5))
-    assert [share.people for share in shares(project)] == [12, 48, 60]
-    assert states(project) == {"planned": 12, "withheld": 108}
-    found = {number: counts.total() for number, counts in by_stratum(project).items()}
-    assert found == {1: 12, 2: 48, 3: 60}
-    assert {due for _, _, state, due in project.touches() if state == "planned"} == {NOW}
-
-
-def test_two_passes_at_once_let_a_share_go_once(project: CampaignProject) -> None:
-    fill(project, 300)
-    project.apply(CAMPAIGN + "rollout: [50%, 100%]\n")
-    launch(project.engine, "spring", NOW)
-    settle(project, S.ACCEPTED, 150)
-    barrier, done = threading.Barrier(3), []
-
-    def run(by: str | None) -> None:
-        barrier.wait()
-        if by is None:
-            done.append(widen_if_good(project.engine, project.settings, "spring", NOW))
-        else:
-            done.append(widen(project.engine, "spring", 2, by=by, now=NOW))
-        advance(project.engine, "spring", NOW)
-
-    threads = [threading.Thread(target=run, args=(by,)) for by in (None, None, "ada")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(done) == [False, False, True]
-    assert states(project) == {"accepted": 150, "planned": 150}
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("rollout: [1%, 10%]\n", "the last share must be 100%"),
-        ("rollout: [10%, 1%, 100%]\n", "each share must be larger"),
-        ("rollout: [1%, 1%, 100%]\n", "each share must be larger"),
-        ("rollout: [100%]\n", "2 or more entries"),
-        ("rollout: [1, 100]\n", "it is not a percentage"),
-        ("rollout: [0%, 100%]\n", "between 0.01% and 100%"),
-        ("rollout: [0.001%, 100%]\n", "it is not a percentage"),
-        ("rollout: [1%, 101%]\n", "between 0.01% and 100%"),
-        ("rollout: {shares: [1%, 100%], after: 0s}\n", "greater than 0"),
-        ("rollout: {shares: [1%, 100%], then: 1h}\n", "then"),
-        ("entry: joined\nrollout: [1%, 100%]\n", "only for entry: launch"),
-    ],
-)
-def test_a_faulty_rollout_is_named(project: CampaignProject, text: str, says: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        project.apply(CAMPAIGN + text)
-    assert says in str(caught.value)
-    assert "campaign.yaml, line " in str(caught.value)
-
-
-def test_a_journey_that_begins_otherwise_is_refused(project: CampaignProject) -> None:
-    text = CAMPAIGN.replace("steps:\n", "goal: \"event('paid')\"\nrollout: [1%, 100%]\nsteps:\n  - wait: 1d\n")
-    with pytest.raises(ConfigError, match="the journey must begin with an email"):
-        project.apply(text)
 
 
 def test_the_rollout_of_a_launched_campaign_cannot_change(project: CampaignProject) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import NamedTuple
 
-import sqlalchemy as sa
-
 from postroad.delivery.job import lane_of
 from postroad.delivery.result import DeliveryResult, encode_result
 from postroad.gates.name import GateName, Receiver
@@ -17,13 +15,13 @@ from postroad.store.cohort import CohortEvidence, CohortPause, add_pause
 from postroad.store.dns_report import SenderHold, save_hold
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
-from postroad.store.rollout import RolloutShare, ShareHold, add_shares, record_hold, shares_of
 from postroad.store.shaping import ShapingChange, add_change
 from postroad.store.suppression import SuppressionReason, suppress
 from postroad.store.variant import VariantTest, save_variant_test
 from postroad.warmup.day import set_cap
 from postroad.warmup.identity import of_sender
 from tests.explain.scene import ADA, DAY, GOOGLE, HOUR, MORNING, NEWS, Scene, ms
+from tests.explain.withheld import WITHHELD, withheld
 from tests.store.rows import NOW, add_campaign, add_touch
 
 
@@ -265,20 +263,6 @@ async def _waits_for_its_variant(scene: Scene) -> None:
         save_variant_test(connection, test)
 
 
-async def _withheld(scene: Scene) -> None:
-    """The rollout of its campaign let go the first share, and holds the second, which it is in."""
-    scene.state(TouchState.WITHHELD)
-    with write(scene.context.engine) as connection:
-        connection.execute(sa.text("UPDATE touch SET share = 2"))
-        shares = [
-            RolloutShare(campaign_id=scene.campaign_id, number=1, basis_points=100, people=1, opened_at=MORNING),
-            RolloutShare(campaign_id=scene.campaign_id, number=2, basis_points=10_000, people=1),
-        ]
-        add_shares(connection, shares)
-        [_, second] = shares_of(connection, scene.campaign_id)
-        record_hold(connection, second, ShareHold("outcomes", "too few outcomes are known"), MORNING)
-
-
 async def _planned_of_paused(scene: Scene) -> None:
     scene.state(TouchState.PLANNED)
     await campaigns.pause(scene.context.engine, scene.queue, "spring", by="a test", now=NOW)
@@ -358,13 +342,7 @@ CASES = {
     "skipped": Case(_skipped, None, None, ("Skipped at 2026-05-04", "frequency cap normal"), TouchState.SKIPPED),
     "expired": Case(_expired, None, None, ("was not delivered in time",), TouchState.EXPIRED),
     "planned": Case(_planned, None, MORNING, ("Planned: due at 2026-05-04 06:00:00 UTC",), TouchState.PLANNED),
-    "withheld by a rollout": Case(
-        _withheld,
-        "rollout",
-        None,
-        ("it is in share 2 of 2 (100 %). Share 2 is not let go: too few outcomes", "Withheld by the rollout"),
-        TouchState.WITHHELD,
-    ),
+    "withheld by a rollout": Case(withheld, "rollout", None, WITHHELD, TouchState.WITHHELD),
     "planned of a paused campaign": Case(
         _planned_of_paused, "campaign", MORNING, ("campaign spring is paused",), TouchState.PLANNED
     ),
