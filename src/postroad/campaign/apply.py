@@ -80,8 +80,7 @@ def apply(
         _set_correction(campaign, correction)
         campaign.sender_id, campaign.overflow = sender_id, overflow
         campaign.audience_file = str(file.audience_file) if file.audience_file else None
-        campaign.segment = segment
-        campaign.job_class, campaign.time_zone = definition.job_class, zone
+        campaign.segment, campaign.job_class, campaign.time_zone = segment, definition.job_class, zone
         campaign.sending_window, campaign.transactional = definition.window_row, definition.transactional
         _set_launch(campaign, definition)
         _set_policy(campaign, definition)

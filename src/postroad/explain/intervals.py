@@ -74,11 +74,7 @@ def load_pasts(
     connection: sa.Connection, context: AppContext, touches: Sequence[FoundTouch], now: datetime
 ) -> dict[int, TouchPast]:
     """Return what the ledger records of touches, by their ids."""
-    ids = [touch.id for touch in touches]
-    events: defaultdict[int, list[TouchEventRow]] = defaultdict(list)
-    for event in events_of_touches(connection, ids) if ids else ():
-        if event.cause not in NOT_ATTEMPTS:
-            events[event.touch_id].append(event)
+    events = _events_of(connection, [touch.id for touch in touches])
     cohort_pauses = _cohort_pauses(connection, context, touches)
     senders = {touch.sender for touch in touches}
     holds = {sender: held_periods(connection, sender) for sender in senders}
@@ -113,6 +109,14 @@ def load_pasts(
         )
         for touch in touches
     }
+
+
+def _events_of(connection: sa.Connection, touch_ids: Sequence[int]) -> defaultdict[int, list[TouchEventRow]]:
+    events: defaultdict[int, list[TouchEventRow]] = defaultdict(list)
+    for event in events_of_touches(connection, touch_ids) if touch_ids else ():
+        if event.cause not in NOT_ATTEMPTS:
+            events[event.touch_id].append(event)
+    return events
 
 
 def _release_times(
