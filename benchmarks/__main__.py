@@ -1,5 +1,5 @@
 """`python -m benchmarks queue|growth|blocking|accuracy|delivery|message|submit|import|bounce|dns|startup|forecast|
-journeys|explain|events`.
+journeys|explain|events|console`.
 
 Exits with 1 at a missed bar.
 """
@@ -21,6 +21,7 @@ from benchmarks import (
     bounded,
     bulk,
     comparison,
+    console,
     delivery,
     dns_health,
     events_out,
@@ -32,6 +33,7 @@ from benchmarks import (
     startup,
     story,
 )
+from benchmarks.console_store import StoreSize
 from benchmarks.contestants import PEERS, DidNotRun
 from benchmarks.figures import Figure, Measure, markdown_of, show
 from benchmarks.report import circumstances, settings_table, write_section
@@ -229,6 +231,21 @@ def explain(as_json: AsJson = False, quick: Quick = False, write_readme: WriteRe
         return await story.measure(server, effort), []
 
     _report("explain", run, story.measures(effort), as_json=as_json, write_readme=write_readme)
+
+
+@app.command(name="console")
+def page_reads(
+    as_json: AsJson = False,
+    quick: Quick = False,
+    write_readme: WriteReadme = False,
+    touches: Annotated[int, typer.Option(help="Touches of the store.", min=1_000)] = 5_000_000,
+    events: Annotated[int, typer.Option(help="Delivery events of the store.", min=1_000)] = 20_000_000,
+) -> None:
+    """Measure the time of what each page of the console reads, in a store of a month's mail."""
+    effort = console.QUICK if quick else console.Effort(size=StoreSize(touches=touches, events=events))
+    figures = asyncio.run(console.console(effort))
+    where = circumstances("no server", _command())
+    _tell("console", where, figures, console.measures(effort), [], as_json=as_json, write_readme=write_readme)
 
 
 def _report(name: str, run: Run, measures: Sequence[Measure], *, as_json: bool, write_readme: bool) -> None:

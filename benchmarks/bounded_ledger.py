@@ -51,6 +51,7 @@ from postroad.store.ledger import TouchState, due_touches
 from postroad.store.retention import Before, delete_old, delete_old_mails
 from postroad.store.suppression import SuppressionReason, suppress_now
 from postroad.store.touch_page import touch_pages
+from postroad.store.traffic import fold_traffic
 from postroad.store.webhook_log import LoggedAttempt, delete_old_log
 from postroad.store.webhook_out import WebhookDeliveryState, add_endpoint
 from postroad.warmup.day import close_day
@@ -430,6 +431,11 @@ def feed_webhooks(ledger: LargeLedger) -> None:
         assert len(handler._load({str(each.id): each.id for each in deliveries})) == BATCH
         feeder._settle([each.id for each in deliveries[MAX_ROWS:]], WebhookDeliveryState.DEAD)
     assert delete_old_log(ledger.engine, LATER, steps=1)
+
+
+@_operation
+def fold_old_traffic(ledger: LargeLedger) -> None:
+    assert fold_traffic(ledger.engine, LATER, NOW - timedelta(days=9)) > 0
 
 
 @_operation

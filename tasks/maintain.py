@@ -16,11 +16,13 @@ from postroad.local.prefect_api import open_prefect
 from postroad.operations.rebuild import RebuildResult
 from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES
+from postroad.store.counts import fold_list_counts
 from postroad.store.ending import complete_cancellations
 from postroad.store.engine import write
 from postroad.store.enrolment import fold_enrolment_counts
 from postroad.store.retention import Before, Deleted, delete_old, delete_old_mails, delete_old_recipient_events
 from postroad.store.touch_count import fold_counts
+from postroad.store.traffic import fold_traffic
 from postroad.store.variant import fold_variant_counts
 from tasks.policy import retried
 from tasks.report import publish_table, renew_table
@@ -87,7 +89,7 @@ async def reap_and_promote() -> int:
 
 @retried("tidy the ledger")
 async def tidy_ledger() -> int:
-    """Complete interrupted cancellations of campaigns, and fold counts.
+    """Complete interrupted cancellations of campaigns, and fold counts of touches, enrolments and traffic.
 
     Returns:
         How many touches were ended.
@@ -95,6 +97,9 @@ async def tidy_ledger() -> int:
     async with open_context() as context:
         ended = await asyncio.to_thread(complete_cancellations, context.engine, context.clock.now())
         await asyncio.to_thread(_fold_counts, context.engine)
+        now = context.clock.now()
+        days_since = now - timedelta(milliseconds=context.settings.retention.traffic_ms)
+        await asyncio.to_thread(fold_traffic, context.engine, now, days_since)
     return ended
 
 
@@ -103,6 +108,7 @@ def _fold_counts(engine: sa.Engine) -> None:
         fold_counts(connection)
         fold_enrolment_counts(connection)
         fold_variant_counts(connection)
+        fold_list_counts(connection)
 
 
 @retried("delete what is old")

@@ -231,8 +231,40 @@ def assert_counts_agree(engine: sa.Engine) -> None:
                 assert n == there or (TouchState(state).ended and n > there), (step_id, state, n, there)
             assert not counted
             _assert_enrolments_agree(connection)
+            _assert_traffic_agrees(connection)
+            _assert_lists_agree(connection)
     except UnavailableError:
         pass  # The test took the database away.
+
+
+def _assert_traffic_agrees(connection: sa.Connection) -> None:
+    """Compare the traffic with the events and complaints that name their receivers, which may have been deleted."""
+    if not all(sa.inspect(connection).has_table(table) for table in ("traffic", "delivery_event")):
+        return
+    receiver = "sender_id, provider, campaign_id"
+    found = sa.text(
+        f"SELECT state, {receiver}, count(*) FROM delivery_event WHERE sender_id IS NOT NULL GROUP BY 1, 2, 3, 4 "
+        f"UNION ALL SELECT 'complained', {receiver}, count(*) FROM bounce_mail WHERE verdict = 'complaint' "
+        "AND sender_id IS NOT NULL GROUP BY 1, 2, 3, 4"
+    )
+    kept = sa.text(f"SELECT outcome, {receiver}, sum(events) FROM traffic WHERE grain <> 'total' GROUP BY 1, 2, 3, 4")
+    counted = {tuple(key): n for *key, n in connection.execute(found)}
+    for *key, n in connection.execute(kept):
+        assert n >= counted.pop(tuple(key), 0), key
+    assert not counted
+
+
+def _assert_lists_agree(connection: sa.Connection) -> None:
+    """Compare the kept numbers of members and suppressions with their rows."""
+    if not sa.inspect(connection).has_table("audience_count"):
+        return
+    for table, key, counts, number in (
+        ("audience_member", "audience_id", "audience_count", "members"),
+        ("suppression", "reason", "suppression_count", "suppressions"),
+    ):
+        found = sa.text(f"SELECT {key}, count(*) FROM {table} GROUP BY {key}")
+        kept = sa.text(f"SELECT {key}, sum({number}) FROM {counts} GROUP BY {key} HAVING sum({number}) <> 0")
+        assert dict(connection.execute(found).all()) == dict(connection.execute(kept).all())  # type: ignore[arg-type]
 
 
 def _assert_enrolments_agree(connection: sa.Connection) -> None:

@@ -15,7 +15,12 @@ from postroad.settings import UnsubscribeScope
 from postroad.store.bounce import BounceEffectKind, MatchedTouch
 from postroad.store.campaign import OnReply
 from postroad.store.enrolments.changes import end_after_reply, exit_suppressed
-from postroad.store.ledger import TouchState, record_complaint, record_reply
+from postroad.store.ledger import (
+    TouchState,
+    record_complaint,
+    record_reply,
+)
+from postroad.store.outcome import OUTCOME_COLUMNS, OUTCOME_TABLES, OUTCOME_VALUES
 from postroad.store.same_words import blame_sender_for, words_key
 from postroad.store.suppression import SuppressionReason, suppress, upgrade_reason
 from postroad.store.touches.ending import end_sequence_of, suppress_touches_of
@@ -150,9 +155,10 @@ def _add_event(
     reported = judgement.reported
     statement = sa.text(
         "INSERT INTO delivery_event "
-        "(uid, touch_id, state, at, attempt, reply_code, enhanced_code, reply, cause, blame, words) "
-        "VALUES (:uid, :touch_id, :state, :at, 0, :reply_code, :enhanced_code, :reply, :cause, :blame, :words) "
-        "ON CONFLICT (uid) DO NOTHING"
+        "(uid, touch_id, state, at, attempt, reply_code, enhanced_code, reply, cause, blame, words, "
+        f"{OUTCOME_COLUMNS}) "
+        "SELECT :uid, touch.id, :state, :at, 0, :reply_code, :enhanced_code, :reply, :cause, :blame, :words, "
+        f"{OUTCOME_VALUES} FROM {OUTCOME_TABLES} AND touch.id = :touch_id ON CONFLICT (uid) DO NOTHING"
     ).bindparams(sa.bindparam("at", type_=UtcDateTime()))
     values = {
         "uid": f"bounce:{source.digest}",

@@ -136,11 +136,11 @@ class CampaignSummary:
 def summary(engine: sa.Engine, name: str) -> CampaignSummary:
     """Return the state of a campaign. Raise StateError if it does not exist."""
     with read(engine) as connection:
-        campaign = find_campaign(connection, name)
-        return _summary(connection, campaign)
+        return campaign_summary(connection, find_campaign(connection, name))
 
 
-def _summary(connection: sa.Connection, campaign: Campaign) -> CampaignSummary:
+def campaign_summary(connection: sa.Connection, campaign: Campaign) -> CampaignSummary:
+    """Return the state of a campaign that was read in this transaction."""
     assert campaign.id is not None  # noqa: S101  (read from its table)
     counts = counts_by_step(connection, campaign.id)
     rows = steps_of(connection, campaign.id)
@@ -315,7 +315,7 @@ def _is_done(connection: sa.Connection, campaign: Campaign) -> bool:
         return False
     if is_open(campaign) or campaign.extended is not None:
         return False
-    live = any(step.live for step in _summary(connection, campaign).steps)
+    live = any(step.live for step in campaign_summary(connection, campaign).steps)
     if live or any_follow_up(connection, campaign.id):
         return False
     return campaign.journey is None or not (any_active(connection, campaign.id) or any_failed(connection, campaign.id))

@@ -29,6 +29,7 @@ from postroad.store.recipient_event import KnownEvent
 from postroad.store.suppression import LiftedSuppression, Suppression
 from postroad.store.touch_history import ReturnedEffect, ReturnedMail, TouchEventRow
 from postroad.store.touch_lookup import FoundTouch
+from postroad.store.touches.sending import QUEUE_LOST
 
 
 class TimelineKind(StrEnum):
@@ -98,6 +99,7 @@ _SPECIAL: Final[Mapping[str, tuple[TimelineKind, str]]] = {
     "reply": (TimelineKind.REPLIED, "The recipient replied"),
     "complaint": (TimelineKind.COMPLAINED, "The recipient complained"),
     "resolved": (TimelineKind.RESOLVED, "A person settled it"),
+    QUEUE_LOST: (TimelineKind.ENDED, "It is unknown whether it was sent"),
 }
 """Events of the ledger that are no attempts, by their cause."""
 

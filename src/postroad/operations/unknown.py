@@ -81,7 +81,9 @@ def _unknown(
         sa.text(
             "SELECT touch.id, recipient.address, campaign.name AS campaign, touch.settled_at, touch.reply FROM touch "
             "JOIN recipient ON recipient.id = touch.recipient_id JOIN campaign ON campaign.id = touch.campaign_id "
-            "WHERE (touch.state = 'unknown' OR touch.id IN :held) AND campaign.warmup = :seeds "
+            "WHERE touch.id IN "
+            "(SELECT id FROM touch WHERE state = 'unknown' UNION SELECT id FROM touch WHERE id IN :held) "
+            "AND campaign.warmup = :seeds "
             "ORDER BY touch.settled_at, touch.id LIMIT :limit"
         )
         .bindparams(sa.bindparam("held", expanding=True))

@@ -38,3 +38,9 @@ class RetentionSettings(Section):
     webhook_log_ms: DurationMs = Field(
         default=30 * _DAY_MS, ge=_DAY_MS, le=_MAX_MS, description="log of webhooks: deliveries and their attempts"
     )
+    traffic_ms: DurationMs = Field(
+        default=1_095 * _DAY_MS,
+        ge=_MIN_MS,
+        le=_MAX_MS,
+        description="number of outcomes by day, sender, provider and campaign",
+    )

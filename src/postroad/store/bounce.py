@@ -13,6 +13,7 @@ from sqlmodel import Field
 from postroad.store.bulk import any_of, id_rows, json_rows
 from postroad.store.campaign import OnReply
 from postroad.store.ledger import SENDER_OF_TOUCH, TouchState
+from postroad.store.outcome import OUTCOME_COLUMNS, OUTCOME_TABLES, OUTCOME_VALUES
 from postroad.store.types import BIG_ID, PartialIndex, StoredRow, StrEnumType, UtcDateTime
 
 
@@ -28,6 +29,8 @@ class BounceMail(StoredRow, table=True):
         ),
         sa.Index("ix_bounce_mail_received", "received_at"),
         sa.Index("ix_bounce_mail_verdict", "verdict", "received_at"),
+        sa.Index("ix_bounce_mail_counts", "received_at", "verdict", "rule"),
+        sa.Index("ix_bounce_mail_rule", "verdict", "rule", "received_at", "digest"),
         PartialIndex(
             "ix_bounce_mail_raw",
             "received_at",
@@ -49,6 +52,11 @@ class BounceMail(StoredRow, table=True):
     rule: str | None = Field(default=None, sa_type=sa.String(100))
     matched_by: str | None = Field(default=None, sa_type=sa.String(24), description="NULL: no touch was found")
     touch_id: int | None = Field(default=None, sa_type=BIG_ID, foreign_key="touch.id", index=True)
+    campaign_id: int | None = Field(default=None, sa_type=sa.BigInteger, description="of its touch, as the next two")
+    sender_id: int | None = Field(default=None, sa_type=sa.BigInteger)
+    provider: str | None = Field(
+        default=None, sa_type=sa.String(100), description="mailbox provider when the mail was processed"
+    )
 
 
 class PastBounceMail(StoredRow, table=True):
@@ -181,7 +189,8 @@ def finish_mail(connection: sa.Connection, mail: BounceMail) -> None:
     """Record how a mail was classified."""
     statement = _text(
         "UPDATE bounce_mail SET processed_at = :now, kind = :kind, verdict = :verdict, rule = :rule, "
-        "matched_by = :matched_by, touch_id = :touch_id WHERE digest = :digest",
+        f"matched_by = :matched_by, touch_id = :touch_id, ({OUTCOME_COLUMNS}) = (SELECT {OUTCOME_VALUES} "
+        f"FROM {OUTCOME_TABLES} AND touch.id = :touch_id) WHERE digest = :digest",
         "now",
     )
     values = mail.model_dump(include={"digest", "kind", "verdict", "rule", "matched_by", "touch_id"})

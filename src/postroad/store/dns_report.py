@@ -61,11 +61,16 @@ def lock_sender(connection: sa.Connection, sender: str) -> None:
 
 def last_report(connection: sa.Connection, sender: str) -> DnsReport | None:
     """Return the newest report of a sender."""
+    return next(iter(newest_reports(connection, sender, 1)), None)
+
+
+def newest_reports(connection: sa.Connection, sender: str, limit: int) -> list[DnsReport]:
+    """Return the newest reports of a sender, the newest first."""
     session = Session(connection)
-    statement = select(DnsReport).where(DnsReport.sender == sender).order_by(col(DnsReport.id).desc()).limit(1)
-    report = session.exec(statement).first()
+    statement = select(DnsReport).where(DnsReport.sender == sender).order_by(col(DnsReport.id).desc()).limit(limit)
+    reports = list(session.exec(statement))
     session.expunge_all()
-    return report
+    return reports
 
 
 def save_dns_report(connection: sa.Connection, report: DnsReport) -> None:

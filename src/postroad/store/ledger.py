@@ -66,6 +66,9 @@ SENT_OR_SKIPPED = (TouchState.ACCEPTED, TouchState.SKIPPED)
 IN_PROGRESS = (TouchState.QUEUED, TouchState.DEFERRED, TouchState.SENDING)
 """Live states in which a touch has a job, unless the queue lost it."""
 
+UNDECIDED = (TouchState.DEAD, TouchState.UNKNOWN)
+"""States in which a person decides what becomes of a touch."""
+
 _FAILED_OF_JOURNEY = "enrolled AND state IN ('bounced', 'suppressed', 'cancelled', 'expired', 'dead', 'unknown')"
 
 
@@ -75,48 +78,19 @@ class Touch(StoredRow, table=True):
     __tablename__ = "touch"
     __table_args__ = (
         sa.UniqueConstraint("campaign_id", "step_id", "recipient_id", "request_id", name="touch_key"),
+        PartialIndex("ix_touch_planned", "campaign_id", "due_at", "id", where="state = 'planned'"),
         PartialIndex(
-            "ix_touch_planned",
-            "campaign_id",
-            "due_at",
-            "id",
-            where="state = 'planned'",
+            "ix_touch_follow_up", "campaign_id", "step_id", "id", where="follow_up AND state IN ('accepted', 'skipped')"
         ),
-        PartialIndex(
-            "ix_touch_follow_up",
-            "campaign_id",
-            "step_id",
-            "id",
-            where="follow_up AND state IN ('accepted', 'skipped')",
-        ),
-        PartialIndex(
-            "ix_touch_dead",
-            "campaign_id",
-            "id",
-            where="state = 'dead'",
-        ),
-        PartialIndex(
-            "ix_touch_failed",
-            "campaign_id",
-            "id",
-            where=_FAILED_OF_JOURNEY,
-        ),
-        PartialIndex(
-            "ix_touch_awaiting",
-            "campaign_id",
-            "step_id",
-            "id",
-            where="state = 'awaiting'",
-        ),
-        sa.Index(
-            "ix_touch_withheld",
-            "campaign_id",
-            "share",
-            "id",
-            sqlite_where=sa.text("state = 'withheld'"),
-            postgresql_where=sa.text("state = 'withheld'"),
-        ),
+        PartialIndex("ix_touch_dead", "campaign_id", "id", where="state = 'dead'"),
+        PartialIndex("ix_touch_failed", "campaign_id", "id", where=_FAILED_OF_JOURNEY),
+        PartialIndex("ix_touch_awaiting", "campaign_id", "step_id", "id", where="state = 'awaiting'"),
+        PartialIndex("ix_touch_withheld", "campaign_id", "share", "id", where="state = 'withheld'"),
         sa.Index("ix_touch_recipient", "recipient_id", "settled_at"),
+        # It is for `postroad.store.step_page` alone. The condition, which always holds, hides it from other statements:
+        # PostgreSQL would choose it for some that have an index of their own.
+        PartialIndex("ix_touch_step_state", "step_id", "state", "id", where="claim >= 0"),
+        PartialIndex("ix_touch_undecided", "state", "cause", "campaign_id", "id", where="state IN ('dead', 'unknown')"),
     )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
@@ -169,6 +143,12 @@ class Touch(StoredRow, table=True):
     share: int | None = Field(
         default=None, sa_type=sa.SmallInteger, description="share of a rollout with which it is released, from 1"
     )
+    cause: str = Field(
+        default="",
+        sa_type=sa.String(100),
+        sa_column_kwargs={"server_default": sa.text("''")},
+        description="why it is dead or unknown; empty: not recorded, or another state",
+    )
 
 
 class DeliveryEvent(StoredRow, table=True):
@@ -176,12 +156,9 @@ class DeliveryEvent(StoredRow, table=True):
 
     __tablename__ = "delivery_event"
     __table_args__ = (
+        PartialIndex("ix_delivery_event_words", "words", "blame", "at", where="words IS NOT NULL"),
         PartialIndex(
-            "ix_delivery_event_words",
-            "words",
-            "blame",
-            "at",
-            where="words IS NOT NULL",
+            "ix_delivery_event_receiver", "sender_id", "provider", "state", "at", "id", where="sender_id IS NOT NULL"
         ),
     )
 
@@ -201,6 +178,13 @@ class DeliveryEvent(StoredRow, table=True):
         default=None,
         sa_type=sa.String(32),
         description="key of a refusal that is about the sender if many recipients get it",
+    )
+    campaign_id: int | None = Field(
+        default=None, sa_type=sa.BigInteger, description="NULL: not an outcome, or older than the traffic counts"
+    )
+    sender_id: int | None = Field(default=None, sa_type=sa.BigInteger, description="as campaign_id")
+    provider: str | None = Field(
+        default=None, sa_type=sa.String(100), description="mailbox provider at that time; as campaign_id"
     )
 
 

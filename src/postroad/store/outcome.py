@@ -11,6 +11,19 @@ import sqlalchemy as sa
 from postroad.store.bulk import json_rows
 from postroad.store.ledger import SENDER_OF_TOUCH
 
+OUTCOME_COLUMNS = "campaign_id, sender_id, provider"
+"""Columns of a row that counts as traffic: see `postroad.store.traffic`."""
+
+OUTCOME_VALUES = f"touch.campaign_id, {SENDER_OF_TOUCH}, COALESCE(mail_domain.provider, 'other')"
+"""SQL expressions of `OUTCOME_COLUMNS`, in a statement with `OUTCOME_TABLES`."""
+
+# CROSS JOIN: SQLite keeps this order, which begins with the touch.
+OUTCOME_TABLES = (
+    "touch CROSS JOIN campaign CROSS JOIN recipient LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
+    "WHERE campaign.id = touch.campaign_id AND recipient.id = touch.recipient_id"
+)
+"""FROM items of `OUTCOME_VALUES`, with the WHERE that joins them. The caller adds which touch."""
+
 
 class DeliveryOutcome(StrEnum):
     """The result of one attempt, or of a mail that was returned later."""

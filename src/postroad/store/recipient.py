@@ -43,7 +43,10 @@ class AudienceImport(StoredRow, table=True):
     """The import of one file into an audience, and its progress."""
 
     __tablename__ = "audience_import"
-    __table_args__ = (sa.UniqueConstraint("audience_id", "current_key"),)
+    __table_args__ = (
+        sa.UniqueConstraint("audience_id", "current_key"),
+        sa.Index("ix_audience_import_audience", "audience_id", "id"),
+    )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     audience_id: int = Field(foreign_key="audience.id", sa_type=BIG_ID)
@@ -98,6 +101,7 @@ class Refusal(StoredRow, table=True):
     """A row of an imported file that was refused, and why."""
 
     __tablename__ = "refusal"
+    __table_args__ = (sa.Index("ix_refusal_import", "import_id", "id"),)
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     import_id: int = Field(foreign_key="audience_import.id", sa_type=BIG_ID, index=True)

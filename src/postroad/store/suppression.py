@@ -38,6 +38,7 @@ class Suppression(StoredRow, table=True):
     """One suppressed address, domain or hash, everywhere or for one audience."""
 
     __tablename__ = "suppression"
+    __table_args__ = (sa.Index("ix_suppression_reason", "reason", "number"),)
 
     address: str = Field(primary_key=True, sa_type=sa.String(320), description="or @domain, or #hash")
     audience_id: int = Field(

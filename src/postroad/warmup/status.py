@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
+from itertools import groupby
 
 import sqlalchemy as sa
 from msgspec import Struct
@@ -14,7 +15,7 @@ from postroad.dns.providers import OTHER_PROVIDERS, provider_of
 from postroad.printable import counted
 from postroad.store.engine import read
 from postroad.store.reputation import ReputationDay, reputation_of
-from postroad.store.warmup import under_way
+from postroad.store.warmup import days_of, under_way
 from postroad.warmup.day import Pair, count_mail, day_of, history_of, to_warmup_day
 from postroad.warmup.decide import Move, WarmupDay
 from postroad.warmup.identity import WarmingIdentity
@@ -75,6 +76,32 @@ def warmup_statuses(engine: sa.Engine, identities: Sequence[WarmingIdentity], no
         rows = [to_warmup_day(row) for row in history.get(pair, ())] or [_first_day(identity, provider, today)]
         status = _status_at(identity, provider, rows, today, reports)
         statuses.append(replace(status, used=used[pair], waiting=waiting[pair]))
+    return statuses
+
+
+def warmup_curves(
+    connection: sa.Connection, identities: Sequence[WarmingIdentity], now: datetime
+) -> list[WarmupStatus]:
+    """Return the days of each identity at each provider, without counting the mail of today.
+
+    Args:
+        connection: A connection in a transaction.
+        identities: The identities.
+        now: The time.
+
+    Returns:
+        The states with a decided day, sorted by identity and provider; ``used`` and ``waiting`` are 0.
+    """
+    by_name = {identity.name: identity for identity in identities}
+    first = min((day_of(identity, now) for identity in identities), default=now.date())
+    known_as = sorted({name for identity in identities for name in identity.known_as})
+    reports = sorted(reputation_of(connection, known_as, now.date() - REPORTED), key=lambda report: report.day)
+    days = days_of(connection, list(by_name), since=first - SHOWN)
+    statuses = []
+    for (name, provider), rows in groupby(days, lambda row: (row.identity, row.provider)):
+        identity = by_name[name]
+        of_pair = [to_warmup_day(row) for row in rows]
+        statuses.append(_status_at(identity, provider, of_pair, day_of(identity, now), reports))
     return statuses
 
 

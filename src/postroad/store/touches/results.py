@@ -15,7 +15,8 @@ from sqlalchemy.types import TypeEngine
 
 from postroad.errors import Blame
 from postroad.store.bulk import json_rows
-from postroad.store.ledger import TouchState
+from postroad.store.ledger import UNDECIDED, TouchState
+from postroad.store.outcome import OUTCOME_COLUMNS, OUTCOME_TABLES, OUTCOME_VALUES
 from postroad.store.touches.sending import reopen_campaigns
 from postroad.store.touches.transitions import Condition, TouchEvent, allowed_sql
 from postroad.store.types import UtcDateTime, sql_time
@@ -75,8 +76,8 @@ def insert_events(connection: sa.Connection, results: Sequence[TouchResult]) -> 
     picks = ", ".join(f"new.{name}" for name in columns)
     item, parameters = json_rows(connection, "new", columns, rows)
     statement = sa.text(
-        f"INSERT INTO delivery_event ({names}) SELECT {picks} FROM {item} "
-        "WHERE EXISTS (SELECT 1 FROM touch WHERE touch.id = new.touch_id) ON CONFLICT (uid) DO NOTHING"
+        f"INSERT INTO delivery_event ({names}, {OUTCOME_COLUMNS}) SELECT {picks}, {OUTCOME_VALUES} "
+        f"FROM {item} CROSS JOIN {OUTCOME_TABLES} AND touch.id = new.touch_id ON CONFLICT (uid) DO NOTHING"
     )
     connection.execute(statement, parameters)
 
@@ -118,6 +119,7 @@ def _move(connection: sa.Connection, state: TouchState, results: Sequence[TouchR
             "id": result.touch_id,
             "claim": result.claim,
             "reply": result.reply or result.cause,
+            "cause": result.cause if state in UNDECIDED else None,
             "next_at": _sql_time(result.next_ms, dialect),
             "settled_at": _sql_time(result.at_ms, dialect) if state.ended else None,
         }
@@ -127,13 +129,14 @@ def _move(connection: sa.Connection, state: TouchState, results: Sequence[TouchR
         "id": sa.BigInteger(),
         "claim": sa.BigInteger(),
         "reply": sa.Text(),
+        "cause": sa.Text(),
         "next_at": UtcDateTime(),
         "settled_at": UtcDateTime(),
     }
     item, parameters = json_rows(connection, "new", columns, rows)
     statement = sa.text(
         f"UPDATE touch SET state = '{state}', reply = COALESCE(new.reply, touch.reply), next_at = new.next_at, "
-        f"settled_at = new.settled_at FROM {item} WHERE touch.id = new.id "
+        f"settled_at = new.settled_at, cause = COALESCE(new.cause, '') FROM {item} WHERE touch.id = new.id "
         f"AND {allowed_sql(TouchEvent.RECORDED, state, conditions=_CONDITIONS)}"
     )
     connection.execute(statement, parameters)
@@ -179,7 +182,7 @@ def resolve_unknown(
     its = f"SELECT id, name FROM campaign WHERE id = (SELECT campaign_id FROM touch WHERE id = :id) {lock}"
     campaign = connection.execute(sa.text(its), {"id": touch_id}).one_or_none()
     settled = sa.text(
-        "UPDATE touch SET state = :state, settled_at = :settled_at, reply = :reply "
+        "UPDATE touch SET state = :state, settled_at = :settled_at, reply = :reply, cause = 'resolved' "
         f"WHERE id = :id AND {allowed_sql(TouchEvent.RESOLVED, state)} RETURNING follow_up"
     ).bindparams(sa.bindparam("settled_at", type_=UtcDateTime()))
     note = f"resolved as {state} by {by}"[:500]
@@ -190,8 +193,9 @@ def resolve_unknown(
     if not state.ended or (follow_up and state is TouchState.ACCEPTED):
         reopen_campaigns(connection, [campaign.id])  # It is sent again, or another email follows.
     event = sa.text(
-        "INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause, reply) "
-        "VALUES (:uid, :id, :state, :at, 0, 'resolved', :reply)"
+        f"INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause, reply, {OUTCOME_COLUMNS}) "
+        f"SELECT :uid, touch.id, :state, :at, 0, 'resolved', :reply, {OUTCOME_VALUES} FROM {OUTCOME_TABLES} "
+        "AND touch.id = :id"
     ).bindparams(sa.bindparam("at", type_=UtcDateTime()))
     # The time distinguishes it from an earlier resolution of the same touch.
     uid = f"{touch_id}:{now.timestamp():.6f}:resolved"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
@@ -18,6 +18,7 @@ from postroad.store.bulk import any_of, id_rows, json_rows, locked_touches
 from postroad.store.campaign import OnReply
 from postroad.store.frequency import FrequencyRule, lock_recipients
 from postroad.store.ledger import TouchState
+from postroad.store.outcome import OUTCOME_COLUMNS, OUTCOME_TABLES, OUTCOME_VALUES
 from postroad.store.suppression import suppressed_sql
 from postroad.store.touches.transitions import Condition, TouchEvent, allowed_sql
 from postroad.store.types import UtcDateTime, sql_time
@@ -195,6 +196,11 @@ def unqueue(connection: sa.Connection, touch_ids: Sequence[int]) -> set[int]:
     return set(connection.execute(statement, parameters).scalars())
 
 
+QUEUE_LOST: Final = "queue-lost"
+"""Cause of the event of a touch that was being sent when the queue lost its job."""
+_QUEUE_LOST_REPLY: Final = "the queue was lost while it was on the wire"
+
+
 def mark_unknown(connection: sa.Connection, touch_ids: Sequence[int], now: datetime) -> int:
     """Move touches whose claim is lost from ``sending`` to ``unknown``: they may have been delivered.
 
@@ -203,11 +209,21 @@ def mark_unknown(connection: sa.Connection, touch_ids: Sequence[int], now: datet
     """
     item, parameters = id_rows(connection, touch_ids)
     statement = sa.text(
-        f"UPDATE touch SET state = '{TouchState.UNKNOWN}', settled_at = :now, "
-        f"reply = 'the queue was lost while it was on the wire' FROM {item} WHERE touch.id = batch.id "
-        f"AND {allowed_sql(TouchEvent.QUEUE_LOST, TouchState.UNKNOWN)}"
+        f"UPDATE touch SET state = '{TouchState.UNKNOWN}', settled_at = :now, cause = '{QUEUE_LOST}', "
+        f"reply = '{_QUEUE_LOST_REPLY}' FROM {item} WHERE touch.id = batch.id "
+        f"AND {allowed_sql(TouchEvent.QUEUE_LOST, TouchState.UNKNOWN)} RETURNING touch.id"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
-    return connection.execute(statement, {"now": now, **parameters}).rowcount
+    moved = list(connection.execute(statement, {"now": now, **parameters}).scalars())
+    item, parameters = id_rows(connection, moved)
+    # A claim is lost once: its token makes the uid.
+    event = sa.text(
+        f"INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause, reply, {OUTCOME_COLUMNS}) "
+        f"SELECT touch.id || '-' || touch.claim || '-lost', touch.id, touch.state, :now, 0, '{QUEUE_LOST}', "
+        f"'{_QUEUE_LOST_REPLY}', {OUTCOME_VALUES} FROM {item} CROSS JOIN {OUTCOME_TABLES} AND touch.id = batch.id "
+        "ON CONFLICT (uid) DO NOTHING"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    connection.execute(event, {"now": now, **parameters})
+    return len(moved)
 
 
 def set_not_before(connection: sa.Connection, touch_ids: Sequence[int], until: datetime) -> set[int]:

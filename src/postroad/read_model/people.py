@@ -1,0 +1,167 @@
+"""Where people are from: audiences, their members, imports with what they refused, and suppressions by reason."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import sqlalchemy as sa
+from msgspec import Struct
+
+from postroad.read_model.page import DEFAULT_LIMIT, Page, checked_limit, decode_cursor, to_page
+from postroad.store.counts import members_by_audience, suppressions_by_reason
+from postroad.store.people_page import (
+    ImportRow,
+    ListedMember,
+    RefusalRow,
+    SuppressionRow,
+    import_page,
+    member_page,
+    newest_imports,
+    refusal_page,
+    suppression_page,
+)
+from postroad.store.recipient import find_audience
+from postroad.store.suppression import SuppressionReason
+from postroad.store.types import UtcDateTime
+
+_LAST = 2**63 - 1
+
+
+class AudienceFigures(Struct, frozen=True, kw_only=True):
+    """An audience. ``last_import``: None without an import."""
+
+    id: int
+    name: str
+    created_at: datetime
+    members: int
+    last_import: ImportRow | None
+
+
+class ReasonCount(Struct, frozen=True, kw_only=True):
+    """Number of suppressions for one reason."""
+
+    reason: SuppressionReason
+    suppressions: int
+
+
+_AUDIENCES = sa.text("SELECT id, name, created_at FROM audience ORDER BY name").columns(
+    sa.column("id", sa.Integer()), sa.column("name", sa.Text()), sa.column("created_at", UtcDateTime())
+)
+
+
+def audiences(connection: sa.Connection) -> list[AudienceFigures]:
+    """Return all audiences with the number of their members and their last imports, by name."""
+    members, imports = members_by_audience(connection), newest_imports(connection)
+    return [
+        AudienceFigures(
+            id=row.id,
+            name=row.name,
+            created_at=row.created_at,
+            members=members.get(row.id, 0),
+            last_import=imports.get(row.id),
+        )
+        for row in connection.execute(_AUDIENCES)
+    ]
+
+
+def audience_members(
+    connection: sa.Connection, name: str, *, after: str | None = None, limit: int = DEFAULT_LIMIT
+) -> Page[ListedMember]:
+    """Return the members of an audience in the order of their ids.
+
+    Args:
+        connection: A connection in a transaction.
+        name: Name of the audience.
+        after: The cursor of the page before; None: the first page.
+        limit: Rows of the page.
+
+    Returns:
+        The page.
+
+    Raises:
+        StateError: No audience has this name.
+        UsageError: The cursor is not one of this list.
+    """
+    limit = checked_limit(limit)
+    last = decode_cursor(after, int, 0)
+    rows = member_page(connection, find_audience(connection, name), after=last, limit=limit + 1)
+    return to_page(rows, limit, lambda row: row.recipient_id)
+
+
+def imports(
+    connection: sa.Connection, name: str, *, after: str | None = None, limit: int = DEFAULT_LIMIT
+) -> Page[ImportRow]:
+    """Return the imports into an audience, the newest first.
+
+    Args:
+        connection: A connection in a transaction.
+        name: Name of the audience.
+        after: The cursor of the page before; None: the first page.
+        limit: Rows of the page.
+
+    Returns:
+        The page.
+
+    Raises:
+        StateError: No audience has this name.
+        UsageError: The cursor is not one of this list.
+    """
+    limit = checked_limit(limit)
+    before = decode_cursor(after, int, _LAST)
+    rows = import_page(connection, find_audience(connection, name), before=before, limit=limit + 1)
+    return to_page(rows, limit, lambda row: row.id)
+
+
+def import_refusals(
+    connection: sa.Connection, import_id: int, *, after: str | None = None, limit: int = DEFAULT_LIMIT
+) -> Page[RefusalRow]:
+    """Return the refused rows of an import in the order of their ids, as many as its ``refused`` says.
+
+    Args:
+        connection: A connection in a transaction.
+        import_id: The import.
+        after: The cursor of the page before; None: the first page.
+        limit: Rows of the page.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: The cursor is not one of this list.
+    """
+    limit = checked_limit(limit)
+    rows = refusal_page(connection, import_id, after=decode_cursor(after, int, 0), limit=limit + 1)
+    return to_page(rows, limit, lambda row: row.id)
+
+
+def suppression_counts(connection: sa.Connection) -> list[ReasonCount]:
+    """Return the number of suppressions for each reason that has any, in the order of `SuppressionReason`."""
+    counts = suppressions_by_reason(connection)
+    return [
+        ReasonCount(reason=reason, suppressions=counts[reason.value])
+        for reason in SuppressionReason
+        if reason.value in counts
+    ]
+
+
+def suppressions_of_reason(
+    connection: sa.Connection, reason: SuppressionReason, *, after: str | None = None, limit: int = DEFAULT_LIMIT
+) -> Page[SuppressionRow]:
+    """Return the suppressions for a reason, the newest first.
+
+    Args:
+        connection: A connection in a transaction.
+        reason: The reason.
+        after: The cursor of the page before; None: the first page.
+        limit: Rows of the page.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: The cursor is not one of this list.
+    """
+    limit = checked_limit(limit)
+    before = decode_cursor(after, int, _LAST)
+    rows = suppression_page(connection, reason, before=before, limit=limit + 1)
+    return to_page(rows, limit, lambda row: row.number)
