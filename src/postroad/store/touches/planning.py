@@ -134,14 +134,20 @@ def give_variants(connection: sa.Connection, given: Sequence[GivenVariant]) -> s
     ]
     columns: dict[str, TypeEngine[Any]] = {"id": sa.BigInteger(), "variant": sa.Text(), "leaves_at": UtcDateTime()}
     item, parameters = json_rows(connection, "given", columns, rows)
-    touches = any_of(connection, f"SELECT given.id FROM {item}")
-    looked_up = f"touch.id {touches} AND " if dialect == "postgresql" else ""
-    statement = sa.text(
+    update = (
         f"UPDATE touch SET state = '{TouchState.PLANNED}', variant = given.variant, waited_until = given.leaves_at "
-        f"FROM {item} WHERE {looked_up}touch.id = given.id AND {allowed_sql(TouchEvent.DECIDED, TouchState.PLANNED)} "
-        "RETURNING touch.id"
     )
-    return set(connection.execute(statement, parameters).scalars())
+    allowed = allowed_sql(TouchEvent.DECIDED, TouchState.PLANNED)
+    statement = f"{update} FROM {item} WHERE touch.id = given.id AND {allowed} RETURNING touch.id"
+    if dialect == "postgresql":  # A condition on the table would make it read the whole index of awaiting touches.
+        fence, ids = locked_touches(connection, [one.touch_id for one in given], "state")
+        allowed = allowed_sql(TouchEvent.DECIDED, TouchState.PLANNED, state="mine.state")
+        statement = (
+            f"{fence} {update} FROM mine JOIN {item} ON given.id = mine.id WHERE touch.id = mine.id AND {allowed} "
+            "RETURNING touch.id"
+        )
+        parameters = {**parameters, **ids}
+    return set(connection.execute(sa.text(statement), parameters).scalars())
 
 
 def _insert(
