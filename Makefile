@@ -72,8 +72,9 @@ bench-peers: | $(UV)  ## install the programs that ours are measured beside, as 
 	    || { rm -rf $(PEER_ENVS)/$$peer; echo "$$peer: NOT INSTALLED (it needs node and npm)"; }; \
 	done
 
-docs: .venv/ready  ## write the command reference
+docs: .venv/ready  ## write the references of the commands and of the API
 	.venv/bin/python -m typer postroad.cli.app utils docs --name postroad > docs/reference/commands.md
+	.venv/bin/python -m postroad.api.reference docs/reference/api.md
 
 lock: $(UV)  ## resolve dependencies anew
 	$(UV) lock

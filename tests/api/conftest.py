@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,16 @@ from aiosmtpd.smtp import SMTP
 from postroad.app.context import open_context
 from postroad.settings import Settings
 from tests.api.installation import CONFIG, Installation, Mailbox
-from tests.conftest import RedisServer
+from tests.api.server import ApiServer, an_api_server
+from tests.conftest import RedisServer, a_server
 from tests.on_uvloop import pytest_asyncio_loop_factories  # noqa: F401
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A server for this test alone. One kind: the API does not depend on it."""
+    with a_server("valkey") as server:
+        yield server
 
 
 @pytest.fixture
@@ -34,3 +42,9 @@ async def installation(
     async with open_context(Settings.load(path), engine=engine) as context:
         yield Installation(context, mailbox, tmp_path, own_redis)
     server.close()
+
+
+@pytest.fixture
+async def api(installation: Installation) -> AsyncIterator[ApiServer]:
+    async with an_api_server(installation) as server:
+        yield server

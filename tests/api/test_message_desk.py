@@ -23,7 +23,6 @@ from postroad.store.suppression import SuppressionReason, suppress
 from postroad.store.unsubscribe import unsubscribe_touch
 from tests.api.installation import NEWS, RECEIPT, Installation
 
-pytestmark = pytest.mark.parametrize("own_redis", ["valkey"], indirect=True)
 ADA = "ada@example.org"
 ORDER = MessageOrder(
     key="order-1", campaign="receipt", to=ADA, fields={"number": "1", "amount": "49.90"}, transactional=True

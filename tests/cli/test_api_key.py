@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from postroad.app.api_keys import authenticate, create_key
 from postroad.errors import StateError, UsageError
-from postroad.store.api_key import USE_RECORDED_EVERY, ApiScope, api_keys, revoke_key
+from postroad.settings import AccessRole
+from postroad.store.api_key import USE_RECORDED_EVERY, api_keys, revoke_key
 from postroad.store.engine import read, write
 from tests.cli.site import Site, a_site
 from tests.store.rows import NOW
@@ -55,21 +56,21 @@ def test_an_expiry_that_is_not_a_time_to_come_is_refused(site: Site, expires: st
 
 def made(engine: sa.Engine, name: str = "shop", expires_at: datetime | None = None) -> str:
     with write(engine) as connection:
-        return create_key(connection, name, ApiScope.SEND, expires_at=expires_at, now=NOW).secret
+        return create_key(connection, name, AccessRole.SEND, expires_at=expires_at, now=NOW).secret
 
 
 def test_only_the_whole_key_is_valid(engine: sa.Engine) -> None:
     secret = made(engine)
     found = authenticate(engine, secret, NOW)
     assert found is not None
-    assert (found.name, found.scope) == ("shop", ApiScope.SEND)
+    assert (found.name, found.scope) == ("shop", AccessRole.SEND)
     other = made(engine, "other")
     prefix, other_secret = secret[:15], other[16:]
     for wrong in ("", "pr_", secret[:-1], secret + "x", secret.upper(), f"{prefix}_{other_secret}", "x" * 10_000):
         assert authenticate(engine, wrong, NOW) is None, wrong
     assert secret not in repr(found)
     with write(engine) as connection:
-        assert secret not in repr(create_key(connection, "third", ApiScope.VIEW, expires_at=None, now=NOW))
+        assert secret not in repr(create_key(connection, "third", AccessRole.VIEW, expires_at=None, now=NOW))
 
 
 def test_a_key_ends_at_its_expiry_or_when_it_is_revoked(engine: sa.Engine) -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from postroad import errors
 from postroad.settings import (
     DEFAULT_QUEUES,
+    ApiSettings,
     ApprovalSettings,
     AudienceSettings,
     BounceSettings,
@@ -58,6 +59,7 @@ PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 
 def _settings() -> Iterator[str]:
     sections: dict[str, type[BaseModel]] = {
+        "api": ApiSettings,
         "audiences": AudienceSettings,
         "webhooks_out": WebhookEndpointSettings,
         "senders": SenderSettings,
@@ -142,6 +144,12 @@ def test_every_queue_is_documented_with_its_limits() -> None:
     assert [(name, int(concurrency), rate) for name, concurrency, rate in rows] == [
         (name, limits.concurrency, str(limits.rate or "–")) for name, limits in DEFAULT_QUEUES.items()
     ]
+
+
+def test_the_reference_of_the_api_is_up_to_date() -> None:
+    from postroad.api.reference import reference
+
+    assert reference() == (DOCS / "reference/api.md").read_text(encoding="utf-8"), "run `make docs`"
 
 
 def test_the_command_reference_is_up_to_date() -> None:

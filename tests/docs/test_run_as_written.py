@@ -34,6 +34,7 @@ NOT_RUN = {
     "make test": "it is what runs this",
     "make up": "tests/end_to_end/test_through_prefect.py starts all processes",
     "postroad campaign launch spring": "needs a Prefect server: tests/end_to_end/test_through_prefect.py",
+    "postroad campaign launch receipt": "needs a Prefect server: tests/end_to_end/test_through_prefect.py",
     "postroad campaign launch hello": "needs a Prefect server: tests/end_to_end/test_through_prefect.py",
     "python -m deployments.bootstrap": "needs a Prefect server: tests/prefect/test_install.py",
     "postroad console user add": "asks for a password: tests/cli/test_console.py adds a user",
@@ -50,6 +51,7 @@ ENDS_WITH = {
     "postroad campaign approve spring": {7},  # No launch waits for it: tests/prefect/test_approval.py.
     "postroad campaign refuse spring": {7},  # The same.
     "postroad campaign widen spring": {7},  # It was not launched: tests/cli/test_campaign_widen.py.
+    "postroad campaign close receipt": {7},  # The same: tests/api closes one.
     "postroad campaign close trial": {7},  # It needs Prefect to be launched: tests/cli closes one.
     "postroad campaign recall spring": {7},  # The same: tests/cli/test_campaign_recall.py.
     "postroad campaign proof spring-correction": {7},  # The campaign that it corrects reached no recipient here.

@@ -26,6 +26,9 @@ FILES = {
     "spring/campaign.yaml": f"name: spring\nsender: news\naudience: {{name: newsletter}}\n{_VARIANTS}",
     "spring/hello.txt": "Hello {{ first_name }}\n\n{{ unsubscribe_url }}\n{{ postal_address }}\n",
     "trial.yaml": f"name: trial\nsender: news\naudience: {{name: trials}}\nentry: joined\n{_STEP}",
+    "receipt.yaml": "name: receipt\nsender: news\nentry: api\ntransactional: true\naudience: {name: customers}\n"
+    "steps:\n  - {email: receipt, subject: 'Receipt {{ number }}', text: receipt.txt}\n",
+    "receipt.txt": "{{ amount }}\n\n{{ unsubscribe_url }}\n{{ postal_address }}\n",
     "spring-correction.yaml": f"name: spring-correction\nsender: news\ncorrects: spring\n{_STEP}",
     "seeds.yaml": f"name: seeds-2026-05-04\nsender: news\naudience: {{name: readers}}\n{_STEP}",
     "spam-rate.csv": f"Date,Spam rate\n{_DAY},0.01%\n",

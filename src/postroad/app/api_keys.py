@@ -18,7 +18,8 @@ import sqlalchemy as sa
 
 from postroad.campaign.steps import NAME_PATTERN
 from postroad.errors import UsageError
-from postroad.store.api_key import ApiKey, ApiScope, insert_key, key_by_prefix, record_use
+from postroad.settings import AccessRole
+from postroad.store.api_key import ApiKey, insert_key, key_by_prefix, record_use
 from postroad.store.engine import read, write
 
 _PREFIX_BYTES: Final = 6
@@ -32,13 +33,13 @@ class NewApiKey:
     """A key that was made. ``secret``: the whole key, which is not stored."""
 
     name: str
-    scope: ApiScope
+    scope: AccessRole
     expires_at: datetime | None
     secret: str = field(repr=False)
 
 
 def create_key(
-    connection: sa.Connection, name: str, scope: ApiScope, *, expires_at: datetime | None, now: datetime
+    connection: sa.Connection, name: str, scope: AccessRole, *, expires_at: datetime | None, now: datetime
 ) -> NewApiKey:
     """Make a key.
 

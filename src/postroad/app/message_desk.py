@@ -154,7 +154,7 @@ class MessageDesk:
     async def _require_rendering(self, target: _Target, order: MessageOrder) -> None:
         """Raise FieldError for a message that cannot be rendered, before anything is stored."""
         require_types(order.fields, target.types)
-        step = await self._compiled.get(target.step.id or 0, 0)
+        step = await self._compiled.get(target.step.id or 0, 0, target.step.version)
         own_bytes = sum(len(file.octets) for file in step.message.files)
         if own_bytes + sum(len(file.octets) for file in order.files) > MAX_FILES_BYTES:
             raise FieldError("attachments", f"with those of the campaign they have more than {MAX_FILES_BYTES:,} bytes")

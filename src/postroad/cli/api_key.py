@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
+import socket
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,7 @@ import typer
 from postroad.cli.context import with_context
 from postroad.cli.output import JsonOption, print_json, print_line, print_table, print_text
 from postroad.errors import UsageError
-from postroad.store.api_key import ApiScope
+from postroad.settings import AccessRole
 
 if TYPE_CHECKING:
     from postroad.app.api_keys import NewApiKey
@@ -27,7 +29,7 @@ _LAST_YEAR = 2999
 def create(
     name: Annotated[str, typer.Argument(help="Name of the key, by which the audit log names it.")],
     scope: Annotated[
-        ApiScope,
+        AccessRole,
         typer.Option(
             help="What the key may do. view: read. send: also request messages, and record recipients and events. "
             "operate: also launch, pause and resume, and decide what is undecided. own: everything."
@@ -42,6 +44,7 @@ def create(
 
     async def work(context: AppContext) -> NewApiKey:
         from postroad.app.api_keys import create_key
+        from postroad.store.audit import Actor, record_act
         from postroad.store.engine import write
 
         now = context.clock.now()
@@ -49,7 +52,10 @@ def create(
 
         def make() -> NewApiKey:
             with write(context.engine) as connection:
-                return create_key(connection, name, scope, expires_at=ends, now=now)
+                made = create_key(connection, name, scope, expires_at=ends, now=now)
+                actor = Actor(name=getpass.getuser(), origin=socket.gethostname())
+                record_act(connection, actor, "api-key.create", name, 1, at=now, note=f"scope {scope}")
+                return made
 
         return await asyncio.to_thread(make)
 
@@ -112,11 +118,16 @@ def revoke(
 
     async def work(context: AppContext) -> ApiKey:
         from postroad.store.api_key import revoke_key
+        from postroad.store.audit import Actor, record_act
         from postroad.store.engine import write
 
         def end() -> ApiKey:
             with write(context.engine) as connection:
-                return revoke_key(connection, name, context.clock.now())
+                now = context.clock.now()
+                revoked = revoke_key(connection, name, now)
+                actor = Actor(name=getpass.getuser(), origin=socket.gethostname())
+                record_act(connection, actor, "api-key.revoke", name, 1, at=now)
+                return revoked
 
         return await asyncio.to_thread(end)
 

@@ -13,8 +13,11 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.routing import Mount, Router
 from starlette.types import ASGIApp
 
+from postroad.api.app import MOUNT_PATH, create_api
+from postroad.api.parts import ApiParts
 from postroad.console.authorise import RoleRequiredError, SignInRequiredError, authorise
 from postroad.console.guard import HEALTH_PATH, Guard
 from postroad.console.parts import ConsoleParts
@@ -31,8 +34,10 @@ HTMX_REQUEST = "hx-request"
 
 
 def create_app(parts: ConsoleParts, screens: Sequence[Screen] = SCREENS) -> ASGIApp:
-    """Return the application of `postroad console`, within its guard."""
-    return Guard(create_routes(parts, screens), parts.console)
+    """Return the application of `postroad console` within its guard: the API, and the pages."""
+    api = create_api(ApiParts.of(parts.context, parts.trusted_proxies))
+    pages = create_routes(parts, screens)
+    return Guard(Router(routes=[Mount(MOUNT_PATH, api), Mount("/", pages)]), parts.console)
 
 
 def create_routes(parts: ConsoleParts, screens: Sequence[Screen] = SCREENS) -> FastAPI:

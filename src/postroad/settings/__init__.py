@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from postroad.errors import ConfigError
 from postroad.field_types import FieldType
+from postroad.settings.api import ApiSettings
 from postroad.settings.approval import ApprovalSettings
 from postroad.settings.audience import AudienceSettings
 from postroad.settings.bounce import BounceSettings, InboundSettings, SourceKind, SourceSettings
@@ -74,6 +75,7 @@ __all__ = [
     "MAX_DURATION_MS",
     "REPLY_TOKEN",
     "AccessRole",
+    "ApiSettings",
     "ApprovalSettings",
     "AudienceSettings",
     "BounceSettings",
@@ -181,6 +183,7 @@ class Settings(BaseSettings):
     frequency: FrequencyCaps = Field(
         default_factory=dict, description="classes of frequency caps: messages to one recipient in a span of time"
     )
+    api: ApiSettings = ApiSettings()
     audiences: dict[Name, AudienceSettings] = Field(default_factory=dict)
     senders: dict[Name, SenderSettings] = Field(default_factory=dict)
     routes: dict[Name, RouteSettings] = Field(default_factory=dict)

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Final
 
 import sqlalchemy as sa
 from sqlmodel import Field, Session, col, select
 
 from postroad.errors import StateError, unknown_name
+from postroad.settings import AccessRole
 from postroad.store.types import BIG_ID, StoredRow, StrEnumType, UtcDateTime
 
 USE_RECORDED_EVERY: Final = timedelta(minutes=1)
 """The time of the last use is written at most so often for one key."""
-
-
-class ApiScope(StrEnum):
-    """What a key may do. Each scope includes those before it."""
-
-    VIEW = "view"
-    SEND = "send"
-    OPERATE = "operate"
-    OWN = "own"
-
-    def includes(self, other: ApiScope) -> bool:
-        """Return whether a key with this scope may do what ``other`` allows."""
-        order = list(ApiScope)
-        return order.index(self) >= order.index(other)
 
 
 class ApiKey(StoredRow, table=True):
@@ -39,7 +25,7 @@ class ApiKey(StoredRow, table=True):
     name: str = Field(sa_type=sa.String(100), unique=True)
     prefix: str = Field(sa_type=sa.String(16), unique=True)
     hashed: str = Field(sa_type=sa.String(64), description="SHA-256 of the secret, in hexadecimal")
-    scope: ApiScope = Field(sa_type=StrEnumType(ApiScope))
+    scope: AccessRole = Field(sa_type=StrEnumType(AccessRole))
     created_at: datetime = Field(sa_type=UtcDateTime)
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime, description="NULL: never")
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

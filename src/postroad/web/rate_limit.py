@@ -90,18 +90,10 @@ class RateLimiter:
         self._store(client, tat_ms)
         return 0
 
-    def due_s(self, client: str) -> int:
-        """Return the whole seconds until a request of a client is allowed, without counting one."""
-        over_ms = self._tat_after_ms(client) - self._clock.now_ms() - self._rate.per_ms
-        return max(0, math.ceil(over_ms / 1000))
-
     def remaining(self, client: str) -> tuple[int, int]:
         """Return how many requests a client may make at once, and the seconds until its whole limit is free again."""
         used_ms = max(0.0, self._tat_ms.get(client, 0.0) - self._clock.now_ms())
         return int((self._rate.per_ms - used_ms) * self._rate.count // self._rate.per_ms), math.ceil(used_ms / 1000)
-
-    def _tat_after_ms(self, client: str) -> float:
-        return max(self._tat_ms.get(client, 0.0), self._clock.now_ms()) + self._rate.per_ms / self._rate.count
 
     def charge(self, client: str, requests: int) -> None:
         """Count further requests, at most until the next one has to wait a whole period."""
