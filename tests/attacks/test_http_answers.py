@@ -209,7 +209,7 @@ async def test_doctor_ends_its_checks_within_limits(monkeypatch: pytest.MonkeyPa
 
 CLIENTS = re.compile(
     r"\b(httpx\.(AsyncClient|Client|get|post|put|patch|delete|head|options|request|stream)\(|urlopen\(|http\.client"
-    r"|urllib\.request|urllib3|aiohttp|import requests|from httpx import|from requests)"
+    r"|urllib\.request|urllib3|aiohttp|import requests\b|from httpx import|from requests)"
 )
 
 

@@ -119,7 +119,7 @@ class World:
             return
         words = [PLACEHOLDERS.get(word, word) for word in shlex.split(typed.command, comments=True)[1:]]
         words = [found for word in words for found in (self._files(word) if "*" in word else [word])]
-        if ready := next((log for start, log in SERVERS.items() if typed.command.startswith(start)), None):
+        if ready := next((log for start, log in SERVERS.items() if f"{typed.command} ".startswith(f"{start} ")), None):
             self._serve(words, ready)
             return
         more = next((more for start, more in SHORTER.items() if typed.command.startswith(start)), [])
