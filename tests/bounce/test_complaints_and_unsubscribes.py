@@ -12,8 +12,8 @@ from postroad.bounce.match import MatchedBy
 from postroad.bounce.report import Envelope
 from postroad.clock import SystemClock
 from postroad.queue import Queue
-from postroad.store.engine import write
-from postroad.store.ledger import TouchState
+from postroad.store.engine import read, write
+from postroad.store.ledger import TouchState, delivery_events
 from postroad.store.retention import Before, delete_old, delete_old_mails
 from tests.bounce import mails
 from tests.bounce.ledger import LedgerFixture
@@ -36,6 +36,17 @@ def test_a_complaint_is_matched_by_the_message_id_that_it_returns_and_is_for_goo
     processed = ledger.process(raw)
     assert (processed.verdict, processed.matched_by) == (BounceClass.COMPLAINT, MatchedBy.MESSAGE_ID)
     assert ledger.suppressed() == {ledger.address(ada): "complaint"}
+
+
+def test_a_complaint_is_one_event_of_its_message(ledger: LedgerFixture) -> None:
+    ada = ledger.recipient()
+    touch = ledger.touch(ada)
+    raw = mails.feedback(returned=f"Message-ID: {ledger.message_id(touch)}\nFrom: news@example.com\n\nNews.")
+    for _ in range(2):
+        ledger.process(raw)
+    with read(ledger.engine) as connection:
+        events = [(row.state, row.cause) for row in delivery_events(connection, touch)]
+    assert events == [("accepted", "complaint")]
 
 
 def test_a_complaint_is_matched_by_the_return_path_that_it_returns(ledger: LedgerFixture) -> None:
