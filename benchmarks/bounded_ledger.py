@@ -80,6 +80,7 @@ ROWS_OF_THE_CALLER = {
     "postroad.senders.cohort_breaker:evaluate": "pauses of one step's cohorts, evaluated before",
     "postroad.senders.cohort_breaker:lift.<locals>.write_lift": "one pause",
     "postroad.app.advance:record_pass": "one heartbeat",
+    "postroad.api.routes.recipients:record_events_.<locals>.save": "at most five thousand events of one call",
     "postroad.app.api_keys:authenticate": "one key",
     "postroad.app.message_desk:MessageDesk._insert": "one message",
     "postroad.app.recipients:add_members": "at most a thousand members, as an import writes them",
