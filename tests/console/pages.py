@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import sqlalchemy as sa
+from postroad.store.traffic import Grain, Traffic
 
 from postroad.clock import SystemClock
 from postroad.console.registry import SCREENS
@@ -73,6 +74,7 @@ def fill(engine: sa.Engine) -> None:
     now = SystemClock().now()
     with write(engine) as connection:
         fill_people(connection)
+        fill_traffic(connection)
         save_user(connection, "ada@example.com", AccessRole.OPERATE, "$argon2id$none", now)
         save_user(connection, HOSTILE[:100], AccessRole.VIEW, "$argon2id$none", now)
         for user in ("ada@example.com", HOSTILE):
@@ -124,3 +126,20 @@ def fill_people(connection: sa.Connection) -> None:
     save_suppressions(
         connection, [*entries, Entry("bounced@example.com", SuppressionReason.HARD_BOUNCE, "550 no", now)]
     )
+
+
+def fill_traffic(connection: sa.Connection) -> None:
+    """Make the outcomes of a day, with a peak at noon of it."""
+    now = SystemClock().now().replace(second=0, microsecond=0)
+    key = {"grain": Grain.TOTAL, "sender_id": 0, "provider": "", "campaign_id": 0, "slot": 0}
+    rows = [
+        {**key, "at": now - timedelta(minutes=minute), "outcome": outcome, "events": events}
+        for minute in range(1, 1440, 2)
+        for outcome, events in (
+            ("accepted", 40 + round(900 * max(0.0, 1 - abs(minute - 700) / 500))),
+            ("deferred", 5 + minute % 40),
+            ("bounced", minute % 9),
+        )
+        if events
+    ]
+    connection.execute(sa.insert(Traffic), rows)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from postroad.console.screen import Screen
-from postroad.console.screens import access, audit, now, sign_in
+from postroad.console.screens import access, audit, now, people, sign_in
 
 SCREENS: tuple[Screen, ...] = (
     now.screen,
+    people.screen,
     audit.screen,
     access.screen,
     sign_in.screen,

@@ -5,26 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import sqlalchemy as sa
 from fastapi import Response
 
 from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.console.authorise import CurrentVisit
+from postroad.console.charts import NamedValues, TimeChart, time_chart
 from postroad.console.screen import NavSection, Screen
 from postroad.console.visit import Visit
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.delivery.recorder import GROUP
 from postroad.errors import PostroadError
 from postroad.queue import Gate, GateState, Process, QueueStats
+from postroad.read_model.now import NowFigures, accepted_per_minute, now_figures
 from postroad.settings import AccessRole
 from postroad.store.heartbeat import ADVANCE, last_heartbeat
+from postroad.store.traffic import MinuteTraffic
 
 screen = Screen(name="now", title="Now", path="/", section=NavSection.MAIL)
 
 QUEUE_WITHIN_S = 5.0
 MAX_GATES = 20
+HOURS = 24
+BUCKET_MINUTES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +109,72 @@ async def check(visit: CurrentVisit) -> Response:
 
 
 async def _values(visit: Visit) -> dict[str, Any]:
-    queues, advanced_at = await asyncio.gather(queues_view(visit), visit.read(last_heartbeat, ADVANCE))
+    queues, ledger = await asyncio.gather(queues_view(visit), visit.read(_ledger, visit.parts.now()))
     findings = visit.parts.findings
+    since = traffic_since(visit.parts.now())
     return {
         "queues": queues,
-        "advanced_at": advanced_at,
+        "figures": ledger.figures,
+        "chart": traffic_chart(ledger.minutes, since, visit.parts.zone),
+        "hours": traffic_by_hour(ledger.minutes),
+        "advanced_at": ledger.advanced_at,
         "findings": findings.latest,
         "checking": findings.is_running,
         "now": visit.parts.now(),
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerView:
+    """What the page shows of the ledger."""
+
+    figures: NowFigures
+    minutes: Sequence[MinuteTraffic]
+    advanced_at: datetime | None
+
+
+def _ledger(connection: sa.Connection, now: datetime) -> LedgerView:
+    return LedgerView(
+        figures=now_figures(connection, now),
+        minutes=accepted_per_minute(connection, now, hours=HOURS),
+        advanced_at=last_heartbeat(connection, ADVANCE),
+    )
+
+
+def traffic_since(now: datetime) -> datetime:
+    """Return the begin of the first bucket of the chart: a full ten minutes, 24 hours ago."""
+    last = now.replace(minute=now.minute - now.minute % BUCKET_MINUTES, second=0, microsecond=0)
+    return last + timedelta(minutes=BUCKET_MINUTES) - timedelta(hours=HOURS)
+
+
+def traffic_chart(minutes: Sequence[MinuteTraffic], since: datetime, zone: ZoneInfo) -> TimeChart:
+    """Return the chart of outcomes a minute, in buckets of ten minutes."""
+    buckets = HOURS * 60 // BUCKET_MINUTES
+    sums = {name: [0] * buckets for name in ("accepted", "deferred", "bounced")}
+    for row in minutes:
+        place = (row.at - since) // timedelta(minutes=BUCKET_MINUTES)
+        if 0 <= place < buckets:
+            sums["accepted"][place] += row.accepted
+            sums["deferred"][place] += row.deferred
+            sums["bounced"][place] += row.bounced
+    classes = {"accepted": "", "deferred": "second", "bounced": "third"}
+    lines = [
+        NamedValues(name=name, css_class=classes[name], values=[value / BUCKET_MINUTES for value in values])
+        for name, values in sums.items()
+    ]
+    return time_chart(lines, since, timedelta(minutes=BUCKET_MINUTES), zone)
+
+
+def traffic_by_hour(minutes: Sequence[MinuteTraffic]) -> list[MinuteTraffic]:
+    """Return the outcomes of each hour that has any, the newest first."""
+    hours: dict[datetime, MinuteTraffic] = {}
+    for row in minutes:
+        at = row.at.replace(minute=0, second=0, microsecond=0)
+        before = hours.get(at, MinuteTraffic(at, 0, 0, 0))
+        hours[at] = MinuteTraffic(
+            at, before.accepted + row.accepted, before.deferred + row.deferred, before.bounced + row.bounced
+        )
+    return [hours[at] for at in sorted(hours, reverse=True)]
 
 
 async def queues_view(visit: Visit) -> QueuesView:

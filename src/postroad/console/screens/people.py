@@ -1,0 +1,141 @@
+"""People: where they are from, what imports refused, and who gets no mail."""
+
+from __future__ import annotations
+
+from fastapi import Response
+
+from postroad.app.suppressions import lift_suppressions, stored_keys, suppression_key
+from postroad.console.authorise import CurrentVisit
+from postroad.console.confirm import Confirmation, Extent, FormField
+from postroad.console.screen import NavSection, Screen
+from postroad.errors import DataError, StateError, UsageError
+from postroad.read_model import people
+from postroad.settings import AccessRole
+from postroad.store.person_history import suppressions_with_keys
+from postroad.store.suppression import SuppressionReason
+
+screen = Screen(name="people", title="People", path="/people", section=NavSection.RECORDS)
+
+MAX_ADDRESS_CHARACTERS = 320
+MAX_BY_CHARACTERS = 100
+
+TONES = {
+    SuppressionReason.UNSUBSCRIBE: "info",
+    SuppressionReason.HARD_BOUNCE: "end",
+    SuppressionReason.SOFT_BOUNCE: "warn",
+    SuppressionReason.COMPLAINT: "bad",
+    SuppressionReason.MANUAL: "wait",
+}
+
+
+@screen.get("/people", role=AccessRole.VIEW)
+async def overview(visit: CurrentVisit) -> Response:
+    """Show all audiences, and the suppressions by reason."""
+    counts = await visit.read(people.suppression_counts)
+    return visit.page(
+        "people.html",
+        audiences=await visit.read(people.audiences),
+        suppressions=counts,
+        suppression_parts=[
+            (
+                count.reason.value.replace("_", " "),
+                count.suppressions,
+                f"/people/suppressions?reason={count.reason.value}",
+                TONES[count.reason],
+            )
+            for count in counts
+        ],
+    )
+
+
+@screen.get("/people/audiences/{name}", role=AccessRole.VIEW)
+async def audience(visit: CurrentVisit, name: str, after: str | None = None) -> Response:
+    """Show the imports and the members of an audience."""
+    imports = await visit.read(people.imports, name, limit=10)
+    members = await visit.read(people.audience_members, name, after=after)
+    return visit.page("people_audience.html", name=name, imports=imports, members=members, first=after is None)
+
+
+@screen.get("/people/audiences/{name}/imports", role=AccessRole.VIEW)
+async def imports_of(visit: CurrentVisit, name: str, after: str | None = None) -> Response:
+    """Show all imports into an audience."""
+    imports = await visit.read(people.imports, name, after=after)
+    return visit.page("people_imports.html", name=name, imports=imports, first=after is None)
+
+
+@screen.get("/people/audiences/{name}/imports/{import_id}", role=AccessRole.VIEW)
+async def refusals(visit: CurrentVisit, name: str, import_id: int, after: str | None = None) -> Response:
+    """Show the rows that an import refused."""
+    if not 0 < import_id < 2**62:
+        raise UsageError("there is no import with this id", remedy="Open the list of imports.")
+    rows = await visit.read(people.import_refusals, import_id, after=after)
+    return visit.page("people_refusals.html", name=name, import_id=import_id, rows=rows, first=after is None)
+
+
+@screen.get("/people/suppressions", role=AccessRole.VIEW)
+async def suppressions(
+    visit: CurrentVisit, reason: SuppressionReason = SuppressionReason.UNSUBSCRIBE, after: str | None = None
+) -> Response:
+    """Show the suppressions of one reason, and look up one address."""
+    rows = await visit.read(people.suppressions_of_reason, reason, after=after)
+    counts = {count.reason: count.suppressions for count in await visit.read(people.suppression_counts)}
+    return visit.page(
+        "people_suppressions.html",
+        rows=rows,
+        reason=reason,
+        reasons=[(member, counts.get(member, 0)) for member in SuppressionReason],
+        first=after is None,
+    )
+
+
+@screen.get("/people/suppressions/lift", role=AccessRole.OPERATE)
+async def ask_lift(visit: CurrentVisit, address: str) -> Response:
+    """Show what lifting the suppressions of an address would touch."""
+    keys = stored_keys(visit.parts.context, [_key(address)])
+    found, _ = await visit.read(suppressions_with_keys, keys)
+    if not found:
+        raise StateError(f"{address[:MAX_ADDRESS_CHARACTERS]} is not suppressed", remedy="Check its spelling.")
+    return visit.confirm(_lifting(address, len(found)))
+
+
+@screen.post("/people/suppressions/lift", role=AccessRole.OPERATE)
+async def lift(visit: CurrentVisit) -> Response:
+    """Lift the suppressions of an address."""
+    form = await visit.form()
+    address = form.text("address", max_characters=MAX_ADDRESS_CHARACTERS)
+    why = form.text("why", max_characters=200)
+    if form.errors:
+        found, _ = await visit.read(suppressions_with_keys, stored_keys(visit.parts.context, [_key(address)]))
+        return visit.confirm(_lifting(address, len(found), why=why, error=form.errors.get("why", "")), status=422)
+    async with visit.act("suppression.lift", address, note=why) as act:
+        by, context = visit.user.user[:MAX_BY_CHARACTERS], visit.parts.context
+        act.count = len(await visit.run(lift_suppressions, context, [_key(address)], None, by=by, why=why))
+    return visit.redirect("/people/suppressions", f"{address} is not suppressed any more.")
+
+
+def _lifting(address: str, count: int, *, why: str = "", error: str = "") -> Confirmation:
+    reason = FormField(
+        name="why", label="Reason", value=why, error=error, hint="What the person wrote, and when. It is recorded."
+    )
+    return Confirmation(
+        title=f"Send to {address} again?",
+        button="Lift the suppression",
+        action="/people/suppressions/lift",
+        back="/people/suppressions",
+        extents=[Extent(count=count, label="suppressions are lifted")],
+        effects=[
+            "Campaigns that are launched or continue from now on may send to it. Messages that were stopped stay so."
+        ],
+        fields=[reason],
+        hidden={"address": address},
+    )
+
+
+def _key(address: str) -> str:
+    """Return the key of an address, @domain or #hash. Raises UsageError if it is none of these."""
+    try:
+        return suppression_key(address)
+    except DataError as error:
+        raise UsageError(
+            f"{address[:80]!r} is not an address, @domain or #hash: {error.message}", remedy="Check its spelling."
+        ) from None

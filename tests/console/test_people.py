@@ -1,0 +1,100 @@
+"""People: audiences, refusals and suppressions, and how a suppression is lifted."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import sqlalchemy as sa
+
+from postroad.settings import AccessRole
+from postroad.store.engine import read, write
+from postroad.store.suppression import Entry, SuppressionReason, save_suppressions
+from tests.console.kit import Console
+from tests.console.pages import fill
+
+
+def suppressed(engine: sa.Engine, address: str) -> int:
+    with read(engine) as connection:
+        statement = sa.text("SELECT count(*) FROM suppression WHERE address = :address")
+        return int(connection.execute(statement, {"address": address}).scalar_one())
+
+
+async def test_numbers_lead_to_their_rows(console: Console) -> None:
+    await asyncio.to_thread(fill, console.engine)
+    http = await console.client(AccessRole.VIEW)
+    page = (await http.get("/people")).text
+    assert re.search(r'href="/people/audiences/ada%40example.com/imports/4"[^>]*>3</a>', page)
+    refused = (await http.get("/people/audiences/ada%40example.com/imports/4")).text
+    assert refused.count("not an address") == 3
+    assert re.search(r'href="/people/suppressions\?reason=unsubscribe"[^>]*>60</a>', page)
+    first = await http.get("/people/suppressions?reason=unsubscribe")
+    assert first.text.count("@example.com</th>") == 50
+    following = re.search(r'href="([^"]+)" rel="next"', first.text)
+    assert following is not None
+    second = await http.get(following[1].replace("&amp;", "&"))
+    assert second.text.count("@example.com</th>") == 10
+    assert 'rel="next"' not in second.text
+
+
+async def test_members_of_an_audience_page_by_key(console: Console) -> None:
+    await asyncio.to_thread(fill, console.engine)
+    http = await console.client(AccessRole.VIEW)
+    path, members = "/people/audiences/ada%40example.com", set()
+    while path:
+        page = (await http.get(path)).text
+        members |= set(re.findall(r"person2-\d+@example.org", page))
+        found = re.search(r'href="([^"]+)" rel="next"', page)
+        path = found[1].replace("&amp;", "&") if found else ""
+    assert len(members) == 60
+
+
+async def test_a_suppression_is_lifted_with_its_reason_and_a_record(console: Console) -> None:
+    await asyncio.to_thread(fill, console.engine)
+    http = await console.client(AccessRole.OPERATE)
+    asked = await http.get("/people/suppressions/lift?address=Bounced@Example.com")
+    assert "Send to Bounced@Example.com again?" in asked.text
+    assert suppressed(console.engine, "bounced@example.com") == 1, "asking changes nothing"
+    refused = await http.post("/people/suppressions/lift", data={"address": "bounced@example.com", "why": " "})
+    assert refused.status_code == 422
+    assert "Fill in this field." in refused.text
+    done = await http.post("/people/suppressions/lift", data={"address": "bounced@example.com", "why": "asked by mail"})
+    assert (done.status_code, done.headers["location"]) == (303, "/people/suppressions")
+    assert suppressed(console.engine, "bounced@example.com") == 0
+    record = console.audit()[0]
+    assert (record.actor, record.action, record.target) == (
+        "operate@example.com",
+        "suppression.lift",
+        "bounced@example.com",
+    )
+    assert (record.count, record.note) == (1, "asked by mail")
+    shown = await http.get("/people/suppressions")
+    assert "bounced@example.com is not suppressed any more." in shown.text
+    assert "not suppressed any more" not in (await http.get("/people/suppressions")).text, "a notice is shown once"
+    again = await http.post("/people/suppressions/lift", data={"address": "bounced@example.com", "why": "x"})
+    assert again.status_code == 409
+
+
+async def test_a_suppression_that_is_stored_as_a_hash_is_lifted_by_its_address(console: Console) -> None:
+    hashed = console.parts.context.hash_of("ada@example.com")
+    with write(console.engine) as connection:
+        save_suppressions(connection, [Entry(hashed, SuppressionReason.COMPLAINT, "list", console.parts.now())])
+    http = await console.client(AccessRole.OPERATE)
+    done = await http.post("/people/suppressions/lift", data={"address": "ada@example.com", "why": "x"})
+    assert done.status_code == 303
+    assert suppressed(console.engine, hashed) == 0
+
+
+async def test_an_address_that_is_not_valid_or_not_suppressed_is_an_error(console: Console) -> None:
+    http = await console.client(AccessRole.OPERATE)
+    assert (await http.get("/people/suppressions/lift?address=nonsense")).status_code == 422
+    assert (await http.get("/people/suppressions/lift?address=ada@example.com")).status_code == 409
+    assert (await http.get("/people/audiences/none")).status_code == 409
+    assert (await http.get("/people/suppressions?after=%00x")).status_code == 422
+    assert (await http.get("/people/audiences/none/imports/99999999999999999999")).status_code == 422
+
+
+async def test_a_user_who_may_only_view_gets_no_link_to_lift(console: Console) -> None:
+    await asyncio.to_thread(fill, console.engine)
+    http = await console.client(AccessRole.VIEW)
+    assert "/people/suppressions/lift" not in (await http.get("/people/suppressions")).text
