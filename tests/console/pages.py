@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import sqlalchemy as sa
-from postroad.store.traffic import Grain, Traffic
 
 from postroad.clock import SystemClock
 from postroad.console.registry import SCREENS
@@ -19,6 +18,7 @@ from postroad.store.console_access import SignIn, begin_session, save_user
 from postroad.store.engine import write
 from postroad.store.recipient import AudienceImport, Refusal
 from postroad.store.suppression import Entry, SuppressionReason, save_suppressions
+from postroad.store.traffic import Grain, Traffic
 from tests.store.rows import add_audience, add_recipient, insert_row
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'{{7*7}}\x1b[2J\u202e"

@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
-from postroad.store.traffic import MinuteTraffic
 
 from postroad.console.charts import NamedValues, nice_maximum, time_chart
 from postroad.console.findings import FindingsWatch
@@ -20,6 +19,7 @@ from postroad.queue import Health, Queue, this_process
 from postroad.settings import AccessRole
 from postroad.store.engine import write
 from postroad.store.heartbeat import ADVANCE, record_heartbeat
+from postroad.store.traffic import MinuteTraffic
 from tests.console.kit import Console, open_console
 from tests.delivery.queue_of_touches import lane, queued_touches
 from tests.kit.clock import FakeClock
