@@ -132,7 +132,7 @@ def _lifting(address: str, count: int, *, why: str = "", error: str = "") -> Con
 
 
 def _key(address: str) -> str:
-    """Return the key of an address, @domain or #hash. Raises UsageError if it is none of these."""
+    """Return the key of an address, @domain or #hash. Raises UsageError for any other text."""
     try:
         return suppression_key(address)
     except DataError as error:
