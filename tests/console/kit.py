@@ -13,7 +13,7 @@ import httpx
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from postroad.app.context import open_context
+from postroad.app.context import AppContext, open_context
 from postroad.clock import Clock
 from postroad.console.app import create_app
 from postroad.console.authorise import session_cookie_name
@@ -98,16 +98,24 @@ async def open_console(
         console=console or ConsoleSettings(port=0),
     )
 
+    async with open_context(settings, engine=engine) as context:
+        if clock is not None:
+            context.clock = clock
+        async with open_console_of(context, checks=checks) as console_:
+            yield console_
+
+
+@asynccontextmanager
+async def open_console_of(context: AppContext, *, checks: Sequence[Check] = CHECKS) -> AsyncIterator[Console]:
+    """Serve the console with parts that are open. ``checks``: findings to show."""
+
     async def run() -> Sequence[Check]:
         return checks
 
     async with AsyncExitStack() as stack:
-        context = await stack.enter_async_context(open_context(settings, engine=engine))
-        if clock is not None:
-            context.clock = clock
         parts = await stack.enter_async_context(open_parts(context, FindingsWatch(context.clock, run)))
         await parts.findings.refresh()
-        limiter = connection_limiter(settings.console)
+        limiter = connection_limiter(context.settings.console)
         port = await stack.enter_async_context(serving(create_app(parts), "127.0.0.1", 0, limiter, section="console"))
         clients = await stack.enter_async_context(AsyncExitStack())
-        yield Console(parts=parts, engine=engine, url=f"http://127.0.0.1:{port}", _stack=clients)
+        yield Console(parts=parts, engine=context.engine, url=f"http://127.0.0.1:{port}", _stack=clients)

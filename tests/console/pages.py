@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -14,24 +14,40 @@ from postroad.console.registry import SCREENS
 from postroad.console.screen import PUBLIC, ScreenRoute
 from postroad.settings import AccessRole
 from postroad.store.audit import Actor, record_act
+from postroad.store.campaign import CampaignState
 from postroad.store.console_access import SignIn, begin_session, save_user
 from postroad.store.engine import write
+from postroad.store.ledger import TouchState
 from postroad.store.recipient import AudienceImport, Refusal
 from postroad.store.suppression import Entry, SuppressionReason, save_suppressions
 from postroad.store.traffic import Grain, Traffic
-from tests.store.rows import add_audience, add_recipient, insert_row
+from tests.store.rows import add_audience, add_campaign, add_recipient, add_touch, insert_row
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'{{7*7}}\x1b[2J\u202e"
 """What a stranger may write into a field, a subject or a reply."""
 
-EXAMPLES = {"session_id": "1", "name": "ada@example.com", "import_id": "4"}
+EXAMPLES = {
+    "session_id": "1",
+    "name": "ada@example.com",
+    "import_id": "4",
+    "campaign": "spring",
+    "touch": "1",
+    "run_id": "00000000-0000-4000-8000-000000000000",
+}
 """A value of each path parameter, of rows that `fill` makes."""
 
 QUERIES = {"/people/suppressions/lift": "?address=bounced%40example.com"}
 """Query of each page that needs one."""
 
-NOT_PAGES = {"/sign-in/oidc", "/sign-in/oidc/callback", "/now/live"}
-"""Redirects, and parts of pages that a script fetches."""
+NOT_PAGES = {
+    "/sign-in/oidc",
+    "/sign-in/oidc/callback",
+    "/now/live",
+    "/campaigns/{campaign}/live",
+    "/launch/{campaign}/message",
+    "/launch/{campaign}/run/{run_id}/live",
+}
+"""Redirects, parts of pages that a script fetches, and the document of a frame."""
 
 PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 
@@ -75,6 +91,7 @@ def fill(engine: sa.Engine) -> None:
     with write(engine) as connection:
         fill_people(connection)
         fill_traffic(connection)
+        fill_campaigns(connection, now)
         save_user(connection, "ada@example.com", AccessRole.OPERATE, "$argon2id$none", now)
         save_user(connection, HOSTILE[:100], AccessRole.VIEW, "$argon2id$none", now)
         for user in ("ada@example.com", HOSTILE):
@@ -143,3 +160,17 @@ def fill_traffic(connection: sa.Connection) -> None:
         if events
     ]
     connection.execute(sa.insert(Traffic), rows)
+
+
+def fill_campaigns(connection: sa.Connection, now: datetime) -> None:
+    """Make a draft with members, and a campaign with messages in every state."""
+    members = [add_recipient(connection, name=HOSTILE[:60]) for _ in range(4)]
+    audience = add_audience(connection, members)
+    add_campaign(connection, name="spring", state=CampaignState.DRAFT, audience_id=audience)
+    sent, steps = add_campaign(connection, name="winter", launched_at=now - timedelta(days=1), steps=({}, {}))
+    for number, state in enumerate(TouchState):
+        for step in steps:
+            for _ in range(3 + 5 * number):
+                recipient = add_recipient(connection)
+                touch = add_touch(connection, sent, step, state, recipient_id=recipient, due_at=now)
+        connection.execute(sa.text("UPDATE touch SET reply = :reply WHERE id = :id"), {"reply": HOSTILE, "id": touch})

@@ -21,7 +21,7 @@ from postroad.store.touch_page import touch_pages
 from postroad.store.touches.ending import cancel_touches, suppress_touches
 from postroad.store.touches.transitions import states_sql
 
-STEP = 500
+STEP = 300
 """Touches that one transaction ends."""
 
 LATE_NUMBERS = 5_000

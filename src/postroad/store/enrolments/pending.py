@@ -16,7 +16,7 @@ from postroad.store.recipient import place_sql
 from postroad.store.touches.transitions import states_sql
 from postroad.store.types import UtcDateTime
 
-PAGE = 500
+PAGE = 350
 """Enrolments that one transaction moves."""
 
 

@@ -1,0 +1,127 @@
+"""The page before a launch: findings, real messages in a frame without scripts, a proof by the real route."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from postroad.settings import AccessRole
+from postroad.store.campaign import CampaignState
+from postroad.store.engine import write
+from tests.campaign.project import CampaignProject
+from tests.console.kit import Console
+from tests.store.rows import add_campaign
+
+HTML_CAMPAIGN = """
+name: spring
+sender: news
+audience:
+  name: people
+steps:
+  - email: hello
+    subject: Hello {{ name|default('you') }}
+    text: hello.txt
+    html: hello.html
+  - wait: 1d
+  - email: later
+    subject: Still there?
+    text: hello.txt
+"""
+HTML = (
+    '<p>Hello {{ name }}</p><img src="https://tracker.example.com/x.png" alt="x">'
+    '<p>{{ postal_address }} <a href="{{ unsubscribe_url }}">Unsubscribe</a></p>'
+)
+
+
+@pytest.fixture
+def project(engine: sa.Engine, tmp_path: Path, console: Console) -> CampaignProject:
+    """A draft with three recipients, in the store of the console, with the settings of the console."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    project = CampaignProject(folder, engine)
+    settings = console.parts.context.settings
+    project.settings = settings.model_copy(
+        update={
+            "senders": project.settings.senders,
+            "routes": project.settings.routes,
+            "public_url": project.settings.public_url,
+        }
+    )
+    console.parts.context.settings = project.settings
+    project.template("hello.html", HTML)
+    project.fill([f"reader{n}@example.com,UTC,Reader {n}" for n in range(3)])
+    project.apply(HTML_CAMPAIGN)
+    return project
+
+
+async def test_the_page_shows_who_gets_it_and_three_messages(console: Console, project: CampaignProject) -> None:
+    http = await console.client(AccessRole.SEND)
+    page = await http.get("/launch/spring")
+    assert page.status_code == 200, page.text
+    for number in range(3):
+        assert f"Hello Reader {number}" in page.text
+    frames = [unescape(src) for src in re.findall(r'<iframe sandbox="" src="([^"]+)"', page.text)]
+    assert len(frames) == 3
+    shown = await http.get(frames[0])
+    assert "<p>Hello Reader 0</p>" in shown.text
+    assert shown.headers["content-type"].startswith("text/html")
+    policy = shown.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "img-src data:" in policy, "no remote image loads"
+    assert policy.endswith("sandbox"), "no script runs, also where the frame is opened by itself"
+    assert "script-src" not in policy
+    later = await http.get("/launch/spring?step=later")
+    assert "Still there?" in later.text
+
+
+async def test_findings_are_those_of_the_preflight(console: Console, project: CampaignProject) -> None:
+    project.template("hello.txt", "Hello, without a link.\n")
+    project.apply(HTML_CAMPAIGN)
+    http = await console.client(AccessRole.SEND)
+    page = await http.get("/launch/spring/findings")
+    assert page.status_code == 200
+    assert "Prevents the launch" in page.text
+    assert "<html" in page.text, "without htmx it is a page"
+    part = await http.get("/launch/spring/findings", headers={"HX-Request": "true"})
+    assert "<html" not in part.text
+    stopped = await http.post("/launch/spring/start")
+    assert stopped.status_code >= 400
+    assert "may not be launched" in stopped.text
+
+
+async def test_the_forecast_says_when_it_is_over(console: Console, project: CampaignProject) -> None:
+    http = await console.client(AccessRole.VIEW)
+    page = await http.get("/campaigns/spring/forecast")
+    assert page.status_code == 200
+    assert "It ends" in page.text
+    assert "later" in page.text
+    missed = await http.get("/campaigns/spring/forecast", params={"deadline": "2020-01-01T00:00"})
+    assert "missed" in missed.text
+    wrong = await http.get("/campaigns/spring/forecast", params={"what_if": "sender"})
+    assert "is not a change of a setting" in wrong.text
+
+
+async def test_a_proof_to_an_address_that_is_none_is_refused(console: Console, project: CampaignProject) -> None:
+    http = await console.client(AccessRole.SEND)
+    page = await http.post("/launch/spring/proof", data={"to": "not an address", "step": ""})
+    assert page.status_code == 422
+    assert "is not a valid address" in page.text
+    assert not [record for record in console.audit() if record.action == "campaign.proof"]
+
+
+async def test_only_who_may_send_sees_the_launch(console: Console, project: CampaignProject) -> None:
+    http = await console.client(AccessRole.VIEW)
+    for path in ("/launch", "/launch/spring", "/launch/spring/message", "/launch/spring/source"):
+        assert (await http.get(path)).status_code == 403, path
+
+
+async def test_a_campaign_that_ended_cannot_be_launched(console: Console, engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        add_campaign(connection, name="old", state=CampaignState.FINISHED)
+    http = await console.client(AccessRole.SEND)
+    assert (await http.get("/launch/old/start")).status_code == 409
+    assert (await http.post("/launch/old/start")).status_code == 409
