@@ -30,16 +30,15 @@ from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.message_request import (
     NewRequest,
-    RequestedTouch,
     StoredRequest,
     find_request,
     insert_request,
-    insert_touch,
     json_text,
     lock_campaign,
 )
 from postroad.store.person_history import recipient_of_address
 from postroad.store.recipient import audience_name, insert_recipient, is_member
+from postroad.store.touches.requests import RequestedTouch, insert_touch
 
 SUBMIT_WITHIN_S: Final = 5.0
 """Longest time that a request waits for the queue. After it, the next pass over the campaigns submits the message."""
