@@ -1,4 +1,4 @@
-"""`postroad demo trial`: a journey of 16 days, in less than a minute."""
+"""`postroad demo trial`: a journey of 18 days, in less than a minute."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def demo(
     Starts what `postroad up` starts, runs the Prefect deployment `campaign`, sums up, and stops everything. Run again,
     no message is sent twice.
 
-    `postroad demo trial` plays the journey in examples/trial, 16 days in less than a minute and without Prefect: people
+    `postroad demo trial` plays the journey in examples/trial, 18 days in less than a minute and without Prefect: people
     join, log in and pay. It ends with where everyone is, and why.
     """
     if example is DemoExample.TRIAL:

@@ -45,7 +45,8 @@ PASS_EVERY = timedelta(hours=2)
 """Of the campaign's clock. A pass is also made when a wait is over."""
 WITHIN_S = 100.0
 """Real time after which the demo gives up."""
-ENDS = timedelta(days=16)
+ENDS = timedelta(days=18)
+"""The last one whose journey ends in it waits until the seventeenth day, at any hour of the launch."""
 
 _HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
