@@ -51,7 +51,6 @@ ENDS_WITH = {
     "postroad campaign approve spring": {7},  # No launch waits for it: tests/prefect/test_approval.py.
     "postroad campaign refuse spring": {7},  # The same.
     "postroad campaign widen spring": {7},  # It was not launched: tests/cli/test_campaign_widen.py.
-    "postroad campaign close receipt": {7},  # The same: tests/api closes one.
     "postroad campaign close trial": {7},  # It needs Prefect to be launched: tests/cli closes one.
     "postroad campaign recall spring": {7},  # The same: tests/cli/test_campaign_recall.py.
     "postroad campaign proof spring-correction": {7},  # The campaign that it corrects reached no recipient here.
@@ -62,7 +61,7 @@ ENDS_WITH = {
 
 SERVERS = {
     "postroad web": "web listens at",
-    "postroad console --port": "the console listens at",
+    "postroad console --host": "the console listens at",
     "postroad inbound": "inbound listens at",
     "postroad bounce watch": "watching",
     "postroad worker webhook:out": "serves webhook:out",

@@ -73,6 +73,8 @@ secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 smtp = "127.0.0.1:0"
 [web]
 port = 0
+[console]
+port = 0
 [bounce.sources.box]
 kind = "maildir"
 path = "box"

@@ -17,7 +17,8 @@ from postroad.settings import AccessRole, Settings
 from postroad.store.engine import read
 from tests.console.kit import Console, open_console_of
 from tests.kit.waiting import until
-from tests.prefect.test_approval import ENDED, PEOPLE, LaunchProject, state
+from tests.prefect.test_approval import ENDED, PEOPLE, LaunchProject
+from tests.prefect.test_bounces import state
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600), pytest.mark.usefixtures("open_pool")]
 

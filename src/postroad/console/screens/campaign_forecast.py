@@ -6,7 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
 from fastapi import Query, Response
@@ -34,7 +34,7 @@ async def forecast(visit: CurrentVisit, campaign: str, deadline: ShortText = "",
     return visit.page("campaign_forecast.html", **await forecast_values(visit, campaign, deadline, what_if))
 
 
-async def forecast_values(visit: Visit, campaign: str, deadline: str = "", what_if: str = "") -> dict[str, object]:
+async def forecast_values(visit: Visit, campaign: str, deadline: str = "", what_if: str = "") -> dict[str, Any]:
     """Return the variables of the pages that show a forecast.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import sqlalchemy as sa
 from fastapi import Query, Response
@@ -90,7 +90,7 @@ def _read_campaign(
     )
 
 
-async def _campaign_values(visit: Visit, name: str) -> dict[str, object]:
+async def _campaign_values(visit: Visit, name: str) -> dict[str, Any]:
     found, hours, moves, paused = await visit.read(_read_campaign, name, visit.parts.now())
     summary = found.summary
     bars = [HourBar(at=hour.at, values=(hour.accepted, hour.deferred, hour.bounced)) for hour in hours]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Query, Response
 
-from postroad.app.approval import Decider, find_pending, launch_needs_approval, list_approvals
+from postroad.app.approval import find_pending, launch_needs_approval, list_approvals
 from postroad.app.preflight import preflight_with_file
 from postroad.app.proof import ProofRequest, make_proofs, send_proofs
+from postroad.campaign.approval_decision import Decider
 from postroad.campaign.launch_forecast import Forecast as LaunchForecast
 from postroad.campaign.launch_forecast import forecast as forecast_launch
 from postroad.campaign.preview import Preview
@@ -241,7 +242,7 @@ async def run_live(visit: CurrentVisit, campaign: str, run_id: UUID) -> Response
     return visit.page("launch_run_live.html", **await _run_values(visit, campaign, run_id))
 
 
-async def _run_values(visit: Visit, campaign: str, run_id: UUID) -> dict[str, object]:
+async def _run_values(visit: Visit, campaign: str, run_id: UUID) -> dict[str, Any]:
     state, problem = None, None
     async with open_prefect(visit.parts.settings) as prefect:
         url = prefect.url_of(run_id)
