@@ -110,7 +110,7 @@ class CompiledSteps:
         with read(self._engine) as connection:
             return step_message(
                 connection,
-                StepKey(step_id, sender_id or None, version),
+                StepKey(step_id, sender_id or None, version, variant or None),
                 self._signer,
                 self._public_url,
                 self._dkim,
