@@ -76,7 +76,9 @@ class LaunchProject:
         self.config.write_text(SETTINGS + more)
 
     async def run(self, *words: str, code: int = 0) -> str:
-        done = await asyncio.to_thread(run_command, self.folder, self.environment, *words)
+        # The server's form has a field for any name: with an apply it would list the campaigns of this test alone.
+        without = {"PREFECT_API_URL": "http://127.0.0.1:1/api"} if words[:2] == ("campaign", "apply") else {}
+        done = await asyncio.to_thread(run_command, self.folder, {**self.environment, **without}, *words)
         assert done.returncode == code, (done.stdout, done.stderr)
         return str(done.stdout + done.stderr)
 
