@@ -43,7 +43,7 @@ EXAMPLE = Path("examples/trial")
 SPEED = 100_000.0
 PASS_EVERY = timedelta(hours=2)
 """Of the campaign's clock. A pass is also made when a wait is over."""
-WITHIN_S = 100.0
+WITHIN_S = 300.0
 """Real time after which the demo gives up."""
 ENDS = timedelta(days=18)
 """The last one whose journey ends in it waits until the seventeenth day, at any hour of the launch."""
