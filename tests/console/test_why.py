@@ -43,7 +43,7 @@ async def test_an_address_and_a_number_lead_to_what_holds_the_message(console: C
         assert "<script>alert(1)" not in page.text
 
 
-async def test_what_nobody_knows_is_said_with_what_to_do(console: Console, message: int) -> None:
+async def test_an_unknown_subject_is_an_answer_with_a_remedy(console: Console, message: int) -> None:
     http = await console.client(AccessRole.VIEW)
     for subject in ("bob@example.com", "999999", "not an address", HOSTILE):
         page = await http.get("/why", params={"q": subject})

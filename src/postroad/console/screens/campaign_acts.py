@@ -19,7 +19,7 @@ from postroad.store.engine import read
 from postroad.store.ledger import LIVE, TouchState
 
 MAX_REASON = 300
-CHANGED_LATER = "Messages that a worker hands over at this moment finish."
+CHANGED_LATER = "Messages on the wire at this moment finish."
 
 
 async def _counts(visit: Visit, name: str, step: str | None = None) -> dict[TouchState, int]:
@@ -48,8 +48,8 @@ async def _pause(visit: Visit, name: str, note: FormField) -> Confirmation:
         button="Pause it",
         action=campaign_url(name, "pause"),
         back=campaign_url(name),
-        extents=[_waiting(name, await _counts(visit, name), "messages that wait, and will go on waiting")],
-        effects=["Nothing more of it leaves until somebody resumes it.", CHANGED_LATER],
+        extents=[_waiting(name, await _counts(visit, name), "messages that wait, and stay where they are")],
+        effects=["No more messages of it leave until a person resumes it.", CHANGED_LATER],
         fields=[note],
     )
 
