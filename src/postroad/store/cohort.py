@@ -13,7 +13,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlmodel import Field, Session, col, select
 
-from postroad.store.bulk import json_rows
+from postroad.store.bulk import any_of, id_rows
 from postroad.store.types import BIG_ID, PartialIndex, StoredRow, StrEnumType, UtcDateTime
 
 SOURCE_LENGTH = 300
@@ -180,10 +180,10 @@ class CohortKey(NamedTuple):
 
 def cohort_keys(connection: sa.Connection, touch_ids: Sequence[int], *, source_field: str) -> list[CohortKey]:
     """Return the values that determine the cohorts of these touches."""
-    item, parameters = json_rows(connection, "batch", {"id": sa.BigInteger()}, [{"id": i} for i in touch_ids])
+    item, parameters = id_rows(connection, touch_ids)
     statement = sa.text(
         f"SELECT touch.id, touch.step_id, {_source(connection)}, recipient.domain, mail_domain.provider "
-        f"FROM {item} JOIN touch ON touch.id = batch.id {_JOINS}"
+        f"FROM touch {_JOINS} WHERE touch.id {any_of(connection, f'SELECT batch.id FROM {item}')}"
     )
     return [CohortKey(*row) for row in connection.execute(statement, {"source_field": source_field, **parameters})]
 
