@@ -12,8 +12,8 @@ import typer
 from postroad.app.context import AppContext
 from postroad.campaign.audience import ImportProgress, abandon_imports, import_file, refusals
 from postroad.cli.context import with_context
-from postroad.cli.options import LimitOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table, progress_bar
+from postroad.cli.row_limit import LimitOption
 from postroad.errors import StateError
 from postroad.printable import counted
 from postroad.store.engine import read

@@ -10,8 +10,8 @@ import typer
 
 from postroad.app.context import AppContext
 from postroad.cli.context import with_context
-from postroad.cli.options import LimitOption
 from postroad.cli.output import JsonOption, print_json, print_table
+from postroad.cli.row_limit import LimitOption
 from postroad.store.audit import AuditFilter, AuditRecord, audit_records
 from postroad.store.engine import read
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from postroad.cli.context import with_context
-from postroad.cli.options import LimitOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_note, print_table
+from postroad.cli.row_limit import LimitOption
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -9,7 +9,6 @@ import typer
 
 from postroad.cli.context import with_context
 from postroad.cli.output import JsonOption, confirm, print_json, print_line
-from postroad.cli.unknown import default_actor
 
 if TYPE_CHECKING:
     from postroad.app.advance import Advance
@@ -29,6 +28,7 @@ def widen(
     makes a pass over this campaign, so that the messages of the share are planned at once.
     """
     from postroad.app.advance import advance_campaign
+    from postroad.cli.unknown import default_actor
     from postroad.senders.rollout import widen as widen_rollout
 
     status = with_context(lambda context: _read(context, name))

@@ -10,8 +10,8 @@ import typer
 
 from postroad.app.context import AppContext
 from postroad.cli.context import with_context
-from postroad.cli.options import MAX_NUMBER
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
+from postroad.cli.row_limit import MAX_NUMBER
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError
 from postroad.senders.cohort_breaker import CohortStatus, cohort_statuses, lift

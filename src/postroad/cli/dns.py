@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from postroad.app.context import AppContext
 from postroad.cli.canary import canary
 from postroad.cli.context import with_context
-from postroad.cli.options import MAX_NUMBER, parse_duration_option_ms
+from postroad.cli.options import parse_duration_option_ms
 from postroad.cli.output import JsonOption, Styled, print_json, print_line, print_table, print_text
+from postroad.cli.row_limit import MAX_NUMBER
 from postroad.clock import SystemClock
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.dns.finding import Finding, RecordVerdict

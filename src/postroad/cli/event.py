@@ -21,8 +21,8 @@ from postroad.campaign.event_file import (
 )
 from postroad.campaign.event_hints import event_hints
 from postroad.cli.context import with_context
-from postroad.cli.options import LimitOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table, print_warning, progress_bars
+from postroad.cli.row_limit import LimitOption
 from postroad.errors import DataError, UsageError
 from postroad.mail.address import normalise_address
 from postroad.printable import counted

@@ -16,7 +16,6 @@ import typer
 
 from postroad.app.context import AppContext, open_context
 from postroad.campaign.apply import apply_files
-from postroad.cli.options import MAX_NUMBER
 from postroad.cli.output import (
     JsonOption,
     Styled,
@@ -30,6 +29,7 @@ from postroad.cli.output import (
     progress_bars,
     working,
 )
+from postroad.cli.row_limit import MAX_NUMBER
 from postroad.cli.signals import stop_on_signals
 from postroad.console.links import console_url, make_sign_in_link
 from postroad.embedded import redis_running, stop_redis

@@ -7,15 +7,12 @@ from typing import Annotated
 
 import typer
 
+from postroad.cli.row_limit import MAX_NUMBER
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError
 from postroad.sandbox import parse_shares
 from postroad.settings import MAX_DURATION_MS, RateSetting, parse_duration_ms
 
-MAX_NUMBER = 1_000_000_000
-"""Of what is counted on the command line: rows, jobs, messages. It fits into every database and server."""
-
-LimitOption = Annotated[int, typer.Option(help="Maximum number of rows.", min=1, max=MAX_NUMBER)]
 QueueOption = Annotated[str, typer.Option("--queue", help=f"Name of the queue, such as {SEND_QUEUE}.")]
 
 

@@ -15,8 +15,9 @@ from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.cli import queue_gate, queue_job, queue_uncertain
 from postroad.cli.context import with_context
 from postroad.cli.names import named_queue, require_jobs
-from postroad.cli.options import LimitOption, QueueOption
+from postroad.cli.options import QueueOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
+from postroad.cli.row_limit import LimitOption
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.errors import UsageError, unknown_name
 from postroad.operations.dead_letters import list_dead_letters

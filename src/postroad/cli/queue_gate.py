@@ -14,8 +14,9 @@ from postroad.app.context import AppContext
 from postroad.app.gate_names import require_gate
 from postroad.cli.context import with_context
 from postroad.cli.names import named_queue
-from postroad.cli.options import MAX_NUMBER, QueueOption, at, parse_duration_option_ms, parse_rate, parse_timestamp_ms
+from postroad.cli.options import QueueOption, at, parse_duration_option_ms, parse_rate, parse_timestamp_ms
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
+from postroad.cli.row_limit import MAX_NUMBER
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError
 from postroad.operations.gate_pauses import pause_gate, record_resume

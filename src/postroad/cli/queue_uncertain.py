@@ -11,8 +11,9 @@ from postroad.app.context import AppContext
 from postroad.app.unknown import resolve as resolve_unknown
 from postroad.cli.context import with_context
 from postroad.cli.names import named_queue
-from postroad.cli.options import LimitOption, QueueOption, at
+from postroad.cli.options import QueueOption, at
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
+from postroad.cli.row_limit import LimitOption
 from postroad.cli.unknown import ByOption, default_actor
 from postroad.delivery.job import SEND_QUEUE
 from postroad.operations.unknown import Resolution

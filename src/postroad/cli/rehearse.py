@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from postroad.cli.options import MAX_NUMBER, at, parse_duration_option_ms, parse_personas, parse_timestamp_ms
+from postroad.cli.options import at, parse_duration_option_ms, parse_personas, parse_timestamp_ms
 from postroad.cli.output import (
     JsonOption,
     Styled,
@@ -25,6 +25,7 @@ from postroad.cli.output import (
     print_warning,
     progress_bars,
 )
+from postroad.cli.row_limit import MAX_NUMBER
 from postroad.cli.signals import stop_on_signals
 from postroad.clock import SystemClock
 from postroad.errors import UsageError

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 import typer
 
 from postroad.cli.context import with_context
-from postroad.cli.options import MAX_NUMBER, LimitOption
 from postroad.cli.output import JsonOption, Styled, print_json, print_line, print_table, progress_bars
+from postroad.cli.row_limit import MAX_NUMBER, LimitOption
 from postroad.errors import DataError, StateError, UsageError
 from postroad.printable import counted
 

@@ -14,8 +14,8 @@ from postroad.app.context import AppContext
 from postroad.app.suppressions import lift_suppressions
 from postroad.campaign.suppression_file import EntryDefaults, read_entries, suppression_key, write_entries
 from postroad.cli.context import with_context
-from postroad.cli.options import LimitOption
 from postroad.cli.output import DataStream, JsonOption, print_json, print_line, print_table
+from postroad.cli.row_limit import LimitOption
 from postroad.errors import DataError, UsageError
 from postroad.printable import counted
 from postroad.store import suppression as store

@@ -17,8 +17,8 @@ from postroad.app.context import AppContext
 from postroad.cli import warmup_import
 from postroad.cli.context import with_context
 from postroad.cli.names import named_sender, require_provider
-from postroad.cli.options import MAX_NUMBER
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
+from postroad.cli.row_limit import MAX_NUMBER
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.errors import UsageError, unknown_name
 from postroad.field_faults import field_faults

@@ -11,8 +11,9 @@ import msgspec
 import typer
 
 from postroad.cli.context import with_context
-from postroad.cli.options import LimitOption, parse_duration_option_ms
+from postroad.cli.options import parse_duration_option_ms
 from postroad.cli.output import JsonOption, print_json, print_line, print_table, progress_bars
+from postroad.cli.row_limit import LimitOption
 from postroad.errors import UsageError
 from postroad.printable import counted
 

@@ -17,7 +17,8 @@ from postroad.app.context import AppContext, Role, open_context
 from postroad.app.recorder import run_recorder
 from postroad.app.worker import WORK, open_worker
 from postroad.cli.event_loop import run
-from postroad.cli.options import MAX_NUMBER, parse_duration_option_ms, parse_rate
+from postroad.cli.options import parse_duration_option_ms, parse_rate
+from postroad.cli.row_limit import MAX_NUMBER
 from postroad.cli.signals import start_logging, stop_on_signals
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError, unknown_name

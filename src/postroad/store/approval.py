@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, col, select
 
-from postroad.store.types import BIG_ID, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, PartialIndex, StoredRow, StrEnumType, UtcDateTime
 
 NAME_LENGTH = 200
 REASON_LENGTH = 1_000
@@ -26,17 +26,16 @@ class ApprovalState(StrEnum):
     """Its campaign changed, its run ended, or it was not decided in time."""
 
 
-class Approval(SQLModel, table=True):
+class Approval(StoredRow, table=True):
     """One request to launch a campaign, and its decision. A campaign has at most one that is open or unused."""
 
     __tablename__ = "approval"
     __table_args__ = (
-        sa.Index(
+        PartialIndex(
             "ux_approval_pending",
             "campaign_id",
             unique=True,
-            sqlite_where=sa.text("state IN ('open', 'approved') AND used_at IS NULL"),
-            postgresql_where=sa.text("state IN ('open', 'approved') AND used_at IS NULL"),
+            where="state IN ('open', 'approved') AND used_at IS NULL",
         ),
         sa.Index("ix_approval_campaign", "campaign_id", "id"),
     )

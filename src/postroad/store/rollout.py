@@ -7,17 +7,17 @@ from datetime import datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, col, select
 
 from postroad.store.ledger import TouchState
 from postroad.store.recipient import place_sql
-from postroad.store.types import BIG_ID, UtcDateTime
+from postroad.store.types import BIG_ID, StoredRow, UtcDateTime
 
 STEP = 500
 """Touches that one transaction draws or releases."""
 
 
-class RolloutShare(SQLModel, table=True):
+class RolloutShare(StoredRow, table=True):
     """One share of the audience of a launched campaign. The first one is opened by the launch.
 
     ``percent``: of the audience with all shares before, in hundredths of a percent.
