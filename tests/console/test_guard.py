@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.console.guard import CONTENT_SECURITY_POLICY
+from postroad.console.message_frame import FRAME_HEADERS
 from postroad.settings import AccessRole, ConsoleSettings
 from tests.console.kit import Console, open_console
 from tests.console.pages import HOSTILE, closed_routes, routes
@@ -74,14 +75,26 @@ async def test_every_response_has_the_security_headers(console: Console) -> None
     replies += [await other.get(path) for path in paths]
     replies.append(await http.get("/", headers={"Host": "evil.example"}))
     replies.append(await http.post("/sign-out", headers={"Origin": "https://evil.example"}))
+    framed = 0
     for reply in replies:
-        assert reply.headers.get_list("content-security-policy") == [CONTENT_SECURITY_POLICY], reply.url
+        own = {
+            "content-security-policy": CONTENT_SECURITY_POLICY,
+            "x-frame-options": "DENY",
+            "referrer-policy": "same-origin",
+        }
+        if reply.status_code == 200 and reply.url.path == "/launch/spring/message":
+            framed += 1
+            own = {name.lower(): value for name, value in FRAME_HEADERS.items()}
+        assert {name: reply.headers.get_list(name) for name in own} == {n: [value] for n, value in own.items()}, (
+            reply.url
+        )
         assert reply.headers["x-content-type-options"] == "nosniff"
-        assert reply.headers["x-frame-options"] == "DENY"
-        assert reply.headers["referrer-policy"] == "same-origin"
         assert reply.headers["cross-origin-opener-policy"] == "same-origin"
         assert reply.headers["cache-control"] == "no-store", reply.url
         assert "server" not in reply.headers
+    assert framed == 1, "the document of a frame is the only other one"
+    assert FRAME_HEADERS["Content-Security-Policy"].endswith("; sandbox")
+    assert "script-src" not in FRAME_HEADERS["Content-Security-Policy"]
     assert "unsafe" not in CONTENT_SECURITY_POLICY
 
 
@@ -153,3 +166,13 @@ async def test_an_error_page_shows_a_hostile_address_as_text(console: Console) -
         reply = await http.get(path.format(quote(HOSTILE, safe="")))
         assert "<script>alert" not in reply.text
         assert reply.status_code < 500, (path, reply.status_code)
+
+
+async def test_a_path_that_no_route_takes_is_answered_in_the_form_of_its_reader(console: Console) -> None:
+    http = await console.client()
+    program = await http.post("/api/v1/campaigns/a%0Ab/resume")
+    assert (program.status_code, program.headers["content-type"]) == (404, "application/problem+json")
+    assert program.json()["type"] == "urn:postroad:problem:not-found"
+    page = await http.get("/campaigns/a%0Ab")
+    assert (page.status_code, page.headers["content-type"]) == (404, "text/plain; charset=utf-8")
+    assert "content-security-policy" in page.headers

@@ -31,6 +31,8 @@ from tests.store.rows import NOW
 def test_every_state_of_a_touch_has_a_type_or_is_not_published() -> None:
     types = {state: event_type(state, None) for state in TouchState}
     assert {state for state, type_ in types.items() if type_ is None} == {
+        TouchState.WITHHELD,
+        TouchState.AWAITING,
         TouchState.PLANNED,
         TouchState.QUEUED,
         TouchState.SENDING,

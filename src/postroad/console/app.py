@@ -11,15 +11,16 @@ from urllib.parse import urlencode
 import sqlalchemy as sa
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Mount, Router
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from postroad.api.app import MOUNT_PATH, create_api
 from postroad.api.parts import ApiParts
+from postroad.api.problems import ProblemError, ProblemKind
 from postroad.console.authorise import RoleRequiredError, SignInRequiredError, authorise
-from postroad.console.guard import HEALTH_PATH, Guard
+from postroad.console.guard import API_PREFIX, HEALTH_PATH, Guard
 from postroad.console.parts import ConsoleParts
 from postroad.console.registry import SCREENS
 from postroad.console.screen import PUBLIC, Screen, ScreenRoute
@@ -37,7 +38,16 @@ def create_app(parts: ConsoleParts, screens: Sequence[Screen] = SCREENS) -> ASGI
     """Return the application of `postroad console` within its guard: the API, and the pages."""
     api = create_api(ApiParts.of(parts.context, parts.trusted_proxies))
     pages = create_routes(parts, screens)
-    return Guard(Router(routes=[Mount(MOUNT_PATH, api), Mount("/", pages)]), parts.console)
+    routes = [Mount(MOUNT_PATH, api), Mount("/", pages)]
+    return Guard(Router(routes=routes, default=_answer_no_route), parts.console)
+
+
+async def _answer_no_route(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a path that no route takes, such as one with a line break: a problem for programs, a text for others."""
+    response: Response = PlainTextResponse("There is no such page.\n", 404)
+    if scope["path"].startswith(API_PREFIX):
+        response = ProblemError(ProblemKind.NOT_FOUND, "there is no such path").response()
+    await response(scope, receive, send)
 
 
 def create_routes(parts: ConsoleParts, screens: Sequence[Screen] = SCREENS) -> FastAPI:
