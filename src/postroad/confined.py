@@ -210,7 +210,7 @@ def serve(handle: Callable[[bytes], bytes], limits: ProcessLimits) -> None:
     # Both signals are sent to the whole process group. The parent finishes its work first, and needs this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGVTALRM, _raise_too_slow)
+    signal.signal(signal.SIGPROF, _raise_too_slow)
     # Answers use a duplicated descriptor, and stdout becomes stderr, so that output of a library is not an answer.
     requests, answers = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -235,12 +235,12 @@ def serve(handle: Callable[[bytes], bytes], limits: ProcessLimits) -> None:
 def _timed(handle: Callable[[bytes], bytes], request: bytes, cpu_s: float) -> bytes:
     _, hard_limit_s = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + cpu_s) + _RESERVE_CPU_S, hard_limit_s))
-    # The timer repeats, because a library may catch the first exception.
-    signal.setitimer(signal.ITIMER_VIRTUAL, cpu_s, cpu_s)
+    # It counts the time of the kernel, too. It repeats, because a library may catch the first exception.
+    signal.setitimer(signal.ITIMER_PROF, cpu_s, cpu_s)
     try:
         return handle(request)
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _raise_too_slow(_number: int, _frame: object) -> None:

@@ -145,7 +145,6 @@ def test_a_field_that_most_recipients_lack_is_found_with_their_share(project: Ca
     }
 
 
-@pytest.mark.timeout(240)
 def test_html_that_cannot_be_read_is_a_warning_and_the_launch_continues(project: CampaignProject) -> None:
     project.fill(["a@example.com,,Ada"])
     project.template("hello.html", FOOT + "<a href='" * 60_000)
