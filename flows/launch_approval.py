@@ -52,7 +52,7 @@ async def wait_for_approval(campaign: str, asked_by: str, findings: Sequence[Pre
             key=f"approval-{approval.id}-{asked[approval.id]}",
         )
         fault = await decide(
-            campaign, str(flow_run.get_id()), approved=answer.approve, by=answer.by, reason=answer.reason
+            campaign, approval.id, str(flow_run.get_id()), approved=answer.approve, by=answer.by, reason=answer.reason
         )
         if fault is not None:
             faults[approval.id] = fault

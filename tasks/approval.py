@@ -74,8 +74,8 @@ async def _end_waiting(run_id: str, successor: str) -> None:
 
 
 @retried("record the decision")
-async def decide(campaign: str, run_id: str, *, approved: bool, by: str, reason: str) -> str | None:
-    """Record the decision that a person filled into the form of a run.
+async def decide(campaign: str, approval_id: int, run_id: str, *, approved: bool, by: str, reason: str) -> str | None:
+    """Record the decision of a request that a person filled into the form of a run.
 
     Returns:
         Why the decision is not valid, or None.
@@ -84,7 +84,7 @@ async def decide(campaign: str, run_id: str, *, approved: bool, by: str, reason:
     async with open_context() as context:
         try:
             if approved:
-                await approve(context, campaign, decider)
+                await approve(context, campaign, decider, seen=approval_id)
             else:
                 await refuse(context, campaign, decider, reason or None)
         except (StateError, UsageError) as error:

@@ -125,7 +125,7 @@ def test_a_reply_ends_a_journey_and_plans_no_step_ahead(story: Story) -> None:
         connection.execute(journey, {"journey": {"exit": None, "goal": None}, "id": story.campaign})
         of_touch = sa.text("SELECT recipient_id FROM touch WHERE id = :id")
         ada, bob = (connection.execute(of_touch, {"id": id_}).scalar_one() for id_ in (story.touch, story.bob))
-        entrances = [Entrance(ada, Place(wait, due_at=NOW)), Entrance(bob, Place(first))]
+        entrances = [Entrance(ada, Place(wait, due_at=NOW), NOW), Entrance(bob, Place(first), NOW)]
         enter(connection, story.campaign, entrances, NOW)
     assert ledger.process(story.reply()).ended == [story.waits]
     assert story.states(story.touch) == ["accepted", "cancelled"]

@@ -69,6 +69,20 @@ def test_with_unknown_it_also_goes_to_those_who_may_have_it(project: CampaignPro
     assert addresses(project) == {"accepted": "planned", "unknown": "planned"}
 
 
+@pytest.mark.parametrize(("was", "became"), [("unknown", "dead"), ("accepted", "bounced")])
+def test_who_did_not_get_it_after_all_gets_no_correction(project: CampaignProject, was: str, became: str) -> None:
+    """An operator resolves an unknown delivery, or a bounce message arrives, and the correction is applied again."""
+    sent(project, "accepted", "unknown")
+    both = CORRECTION.replace("corrects: spring", "corrects: {campaign: spring, unknown: true}")
+    project.apply(both, now=LATER)
+    with write(project.engine) as connection:
+        statement = sa.text("UPDATE touch SET state = :became WHERE state = :was")
+        connection.execute(statement, {"was": was, "became": became})
+    project.apply(both, now=LATER)
+    launch(project.engine, "sorry", LATER)
+    assert addresses(project) == {({"accepted", "unknown"} - {was}).pop(): "planned"}
+
+
 def test_its_class_and_frequency_may_be_set(project: CampaignProject) -> None:
     sent(project, "accepted")
     campaign = project.apply(CORRECTION + "class: normal\n", now=LATER)

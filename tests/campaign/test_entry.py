@@ -79,6 +79,18 @@ def test_members_at_the_launch_enter_too_if_the_entry_says_so(project: CampaignP
     assert step_on(project, NOW + HOUR) == 1
 
 
+def test_who_an_import_adds_while_the_launch_freezes_is_not_lost(project: CampaignProject) -> None:
+    """The import began before the launch, so its members joined before, and some are committed after the freeze."""
+    join(project, NOW - 2 * HOUR, "prompt")
+    with write(project.engine) as connection:
+        connection.execute(sa.text("UPDATE audience_import SET finished_at = NULL"))
+    begin(project, CAMPAIGN + "entry: {on: joined, existing: true}\n")
+    assert places(project) == {"prompt": "hello active"}
+    join(project, NOW - 2 * HOUR, "prompt", "slow")  # The next slice.
+    assert step_on(project, NOW + HOUR) == 1
+    assert places(project) == {"prompt": "hello active", "slow": "hello active"}
+
+
 def test_waits_count_from_the_time_of_joining(project: CampaignProject) -> None:
     begin(project, JOINED.replace("steps:\n", "steps:\n  - wait: 2h\n"))
     join(project, NOW + HOUR, "ada")
@@ -126,6 +138,39 @@ def test_a_member_enters_with_an_event_after_the_launch(project: CampaignProject
     happen(project, "signed-up", NOW + 2 * HOUR, "ada", "bob", "bob")
     assert step_on(project, NOW + 2 * HOUR) == 1
     assert set(places(project)) == {"ada", "bob"}
+
+
+def test_history_that_is_imported_after_the_launch_enters_no_one(project: CampaignProject) -> None:
+    join(project, NOW - DAY, "ada", "bob", "cleo")
+    begin(project, SIGNED_UP)
+    happen(project, "signed-up", NOW - 300 * DAY, "ada", "bob")
+    happen(project, "signed-up", NOW - timedelta(seconds=1), "cleo")
+    assert step_on(project, NOW + HOUR) == 0
+    assert project.touches() == []
+    happen(project, "signed-up", NOW + HOUR, "bob")
+    assert step_on(project, NOW + HOUR) == 1
+    assert places(project) == {"bob": "hello active"}
+
+
+def test_an_event_that_is_recorded_before_its_time_enters_at_its_time(
+    project: CampaignProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock of another host is ahead, or an appointment is recorded, and other events follow meanwhile."""
+    monkeypatch.setattr(journey_entry, "LATE_IDS", 2)
+    monkeypatch.setattr(journey_entry, "PAGE", 2)
+    join(project, NOW - DAY, "ada", "bob", "cleo", "dora", "eve")
+    happen(project, "signed-up", NOW + 4 * DAY, "eve")  # Before the launch.
+    begin(project, SIGNED_UP)
+    happen(project, "signed-up", NOW + HOUR + timedelta(minutes=3), "ada")
+    happen(project, "signed-up", NOW + 3 * DAY, "bob", "cleo", "bob")
+    for number in range(5):
+        happen(project, "signed-up", NOW + HOUR, f"stranger{number}")
+        happen(project, "signed-up", NOW + HOUR, "dora")
+    assert step_on(project, NOW + HOUR) == 1
+    assert step_on(project, NOW + HOUR + timedelta(minutes=5)) == 1
+    assert set(places(project)) == {"dora", "ada"}
+    assert [step_on(project, NOW + days * DAY) for days in (2, 3, 4, 5)] == [0, 2, 1, 0]
+    assert set(places(project)) == {"dora", "ada", "bob", "cleo", "eve"}
 
 
 def test_an_event_that_enters_may_have_a_condition(project: CampaignProject) -> None:

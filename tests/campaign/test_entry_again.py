@@ -81,6 +81,31 @@ def test_the_same_event_does_not_enter_twice_however_late_it_is_read_again(proje
     assert entries(project) == [("ada", 1, "completed")]
 
 
+def test_a_yearly_date_enters_every_year(project: CampaignProject) -> None:
+    """The pass comes up to an hour after the date. The next date is a year after the last one, not after that pass."""
+    join(project, NOW - DAY, "ada", more=",,,,,2026-05-12")
+    begin(project, CAMPAIGN + 'entry: "date(trial_ends) - 7d"\nagain: 365d\n')
+    assert step_on(project, NOW + 16 * HOUR) == 1  # 5 May, 00:30.
+    settle(project, "hello", S.ACCEPTED, NOW + 16 * HOUR)
+    step_on(project, NOW + 17 * HOUR)
+    set_field(project, "ada@example.com", trial_ends="2027-05-12")
+    assert step_on(project, NOW + 365 * DAY) == 0
+    assert step_on(project, NOW + 365 * DAY + 16 * HOUR) == 1
+    assert entries(project) == [("ada", 1, "completed"), ("ada", 2, "active")]
+
+
+def test_an_event_that_is_recorded_long_before_it_happens_enters_once(project: CampaignProject) -> None:
+    join(project, NOW - DAY, "ada")
+    begin(project, AGAIN)
+    happen(project, "signed-up", NOW + 40 * DAY, "ada")
+    assert step_on(project, NOW + HOUR) == 0
+    assert step_on(project, NOW + 40 * DAY) == 1
+    settle(project, "hello", S.ACCEPTED, NOW + 40 * DAY)
+    for day in (41, 69, 71):
+        assert step_on(project, NOW + day * DAY) == 0
+    assert entries(project) == [("ada", 1, "completed")]
+
+
 def test_who_is_still_in_the_journey_does_not_enter_again(project: CampaignProject) -> None:
     join(project, NOW - DAY, "ada")
     begin(project, AGAIN)
@@ -109,6 +134,21 @@ def test_who_joins_again_enters_again(project: CampaignProject) -> None:
     assert step_on(project, NOW + 32 * DAY) == 2
     assert step_on(project, NOW + 32 * DAY + HOUR) == 0
     assert entries(project) == [("ada", 1, "completed"), ("ada", 2, "active"), ("bob", 1, "active")]
+
+
+def test_a_goal_counts_for_the_entry_in_which_it_is_reached(project: CampaignProject) -> None:
+    """The journey ended long ago without it, and the same person's later goal must not count twice."""
+    finished_once(project, AGAIN + "goal: \"event('paid')\"\n")
+    happen(project, "signed-up", NOW + 31 * DAY, "ada")
+    assert step_on(project, NOW + 31 * DAY) == 1
+    settle(project, "hello", S.ACCEPTED, NOW + 31 * DAY)
+    step_on(project, NOW + 31 * DAY)
+    happen(project, "paid", NOW + 32 * DAY, "ada")
+    for hour in range(3):
+        step_on(project, NOW + 32 * DAY + hour * HOUR)
+    journey = summary(project.engine, "spring").journey
+    assert journey is not None
+    assert (journey.enrolled, journey.completed, journey.goal) == (2, 2, 1)
 
 
 def test_a_date_that_comes_again_enters_again(project: CampaignProject) -> None:
@@ -153,7 +193,7 @@ def test_an_entry_is_not_made_while_an_earlier_one_is_active(project: CampaignPr
     step_on(project, NOW + HOUR)
     with write(project.engine) as connection:
         step = connection.execute(sa.text("SELECT id FROM step")).scalar_one()
-        assert enter(connection, 1, [Entrance(1, Place(step), entry=2)], NOW) == set()
+        assert enter(connection, 1, [Entrance(1, Place(step), NOW, entry=2)], NOW) == set()
 
 
 def test_a_page_has_all_entries_of_its_last_recipient(project: CampaignProject) -> None:
@@ -163,7 +203,7 @@ def test_a_page_has_all_entries_of_its_last_recipient(project: CampaignProject) 
         step = connection.execute(sa.text("SELECT id FROM step")).scalar_one()
         ended = Place(step, EnrolmentState.COMPLETED)
         for entry in (1, 2, 3):
-            enter(connection, 1, [Entrance(person, ended, entry=entry) for person in (1, 2)], NOW)
+            enter(connection, 1, [Entrance(person, ended, NOW, entry=entry) for person in (1, 2)], NOW)
         first = enrolment_page(connection, 1, after=0, limit=2)
         assert [one.recipient_id for one in first] == [1, 1, 1]
         assert [one.recipient_id for one in enrolment_page(connection, 1, after=1, limit=2)] == [2, 2, 2]

@@ -20,7 +20,7 @@ from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.rollout import RolloutShare, shares_of
 from postroad.store.suppression import SuppressionReason, suppress_now
-from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
+from tests.campaign.project import CAMPAIGN, CONFIG, NOW, CampaignProject
 
 S = TouchState
 IN_SHARES = CAMPAIGN + "rollout: [1%, 10%, 100%]\n"
@@ -214,9 +214,12 @@ def test_the_outcomes_of_one_pass_are_tested_once(project: CampaignProject, monk
     launch(project.engine, "spring", NOW)
     settle(project, S.ACCEPTED, 20)
     assert not widened(project)
-    monkeypatch.setattr("postroad.senders.rollout.tallies", None)
-    assert not widened(project)
+    with monkeypatch.context() as patch:
+        patch.setattr("postroad.senders.rollout.tallies", None)
+        assert not widened(project)
     assert hold(project)[0] == RolloutHold.UNDECIDED
+    project.configure(CONFIG + "[cohort_breaker.hard_bounces]\nmiss = 0.4\n")
+    assert widened(project)  # With other settings they are tested again.
 
 
 def test_a_paused_cohort_holds_the_next_share(project: CampaignProject) -> None:

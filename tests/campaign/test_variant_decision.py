@@ -254,6 +254,24 @@ def test_people_who_arrive_over_time_are_tested_by_the_same_share(project: Campa
     assert states(project) == {S.PLANNED: 21}  # After the decision no one waits.
 
 
+def test_the_time_of_a_test_counts_from_its_first_message(project: CampaignProject) -> None:
+    """Of the first people who arrive none may test, and their messages are no test."""
+    project.fill(["early@example.com,,E"])
+    project.apply(ARRIVING.replace("at_most: 50%", "at_most: 20%"))
+    launch(project.engine, "spring", NOW)
+    for number in range(1, 8):
+        now = NOW + number * timedelta(hours=9)
+        with write(project.engine) as connection:
+            join(connection, f"late{number}@example.com", now)
+        advance(project.engine, "spring", now)
+    assert states(project) == {S.AWAITING: 6, S.PLANNED: 1}
+    decision = report(project).decision
+    assert decision is not None
+    assert (decision.planned, decision.tested) == (7, 1)
+    assert decision.begun_at == NOW + timedelta(hours=45)
+    assert decision.decide_at == NOW + timedelta(hours=45) + 2 * DAY
+
+
 def join(connection: sa.Connection, address: str, at: datetime) -> None:
     new = sa.text(
         "INSERT INTO recipient (address, domain, attributes, created_at) "

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from postroad.app.approval import LaunchRequest, find_pending, request_approval
 from postroad.settings import AccessRole
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import write
@@ -117,6 +118,31 @@ async def test_only_who_may_send_sees_the_launch(console: Console, project: Camp
     http = await console.client(AccessRole.VIEW)
     for path in ("/launch", "/launch/spring", "/launch/spring/message", "/launch/spring/source"):
         assert (await http.get(path)).status_code == 403, path
+
+
+async def test_only_the_request_that_the_page_showed_is_approved(
+    console: Console, project: CampaignProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The campaign is changed, and its launch requested again, while the page is open."""
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")  # No run waits for these requests.
+    context, asked = console.parts.context, LaunchRequest(campaign="spring", asked_by="carl")
+    project.apply(HTML_CAMPAIGN + "approval: always\n")
+    shown = (await request_approval(context, asked)).approval
+    http = await console.client(AccessRole.SEND)
+    page = await http.get("/launch/spring/approve")
+    assert shown is not None
+    assert re.search(rf'name="request" value="{shown.id}"', page.text), page.text
+    project.apply(HTML_CAMPAIGN + "approval: always\non_reply: continue\n")
+    again = (await request_approval(context, asked)).approval
+    assert again is not None
+    for request in (str(shown.id), "", "x"):
+        refused = await http.post("/launch/spring/approve", data={"request": request})
+        assert refused.status_code == 409, request
+        assert "was requested again after" in refused.text
+    assert (await http.post("/launch/spring/approve", data={"request": str(again.id)})).status_code == 303
+    pending = await find_pending(context, "spring")
+    assert pending is not None
+    assert (pending.id, pending.state) == (again.id, "approved")
 
 
 async def test_a_campaign_that_ended_cannot_be_launched(console: Console, engine: sa.Engine) -> None:

@@ -10,6 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.app.context import AppContext
+from postroad.campaign.apply import apply
+from postroad.campaign.definition import read_campaign
 from postroad.campaign.plan import launch
 from postroad.store.engine import write
 from postroad.store.types import UtcDateTime
@@ -71,6 +73,30 @@ async def test_a_running_campaign_waits_for_what_was_sent_before(capped: AppCont
     campaign(capped, readers(10), more="frequency: rare")
     launch(capped.engine, "trial", MONDAY)
     assert 10 * 24 <= hours_after(await forecast(capped)) < 10 * 24 + 8
+
+
+async def test_a_segment_waits_for_what_was_sent_before(capped: AppContext) -> None:
+    sent_before(capped, 5, MONDAY - 2 * DAY)
+    campaign(capped, readers(10))
+    path = capped.settings.base_dir / "campaign.yaml"
+    where = "audience: {name: trial, where: \"domain() = 'mailbox.example'\"}"
+    path.write_text(path.read_text().replace("audience: {name: trial}", where))
+    apply(capped.engine, capped.settings, read_campaign(path, capped.settings), MONDAY)
+    found = await forecast(capped)
+    assert round(found.messages) == 20
+    assert 12 * 24 <= hours_after(found) < 12 * 24 + 2
+
+
+async def test_what_a_rollout_withholds_waits_for_what_was_sent_before(capped: AppContext) -> None:
+    sent_before(capped, 10, MONDAY - 2 * DAY)
+    campaign(capped, readers(10), more="rollout: [50%, 100%]")
+    assert 12 * 24 <= hours_after(await forecast(capped)) < 12 * 24 + 8
+    launch(capped.engine, "trial", MONDAY)
+    with write(capped.engine) as connection:  # The first share left before.
+        connection.execute(sa.text("UPDATE touch SET state = 'cancelled' WHERE state = 'planned'"))
+    found = await forecast(capped)
+    assert round(found.steps[0].messages) == 5
+    assert found.steps[0].first_at >= MONDAY + 5 * DAY
 
 
 async def test_what_is_skipped_does_not_wait(capped: AppContext) -> None:

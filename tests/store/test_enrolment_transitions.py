@@ -45,7 +45,7 @@ class Case:
         self.campaign, self.steps = add_campaign(connection, steps=({}, {}))
         self.recipient = add_recipient(connection)
         place = Place(self.steps[0], state, NOW if state is S.ACTIVE else None, why)
-        assert enter(connection, self.campaign, [Entrance(self.recipient, place)], NOW) == {self.recipient}
+        assert enter(connection, self.campaign, [Entrance(self.recipient, place, NOW)], NOW) == {self.recipient}
         self.id = self.row()["id"]
 
     def row(self) -> Row:
@@ -133,7 +133,7 @@ def test_a_recipient_is_enrolled_once(engine: sa.Engine) -> None:
     with write(engine) as connection:
         case = Case(connection, S.COMPLETED, None)
         before = case.row()
-        assert enter(connection, case.campaign, [Entrance(case.recipient, Place(case.steps[1]))], LATER) == set()
+        assert enter(connection, case.campaign, [Entrance(case.recipient, Place(case.steps[1]), LATER)], LATER) == set()
         assert case.row() == before
 
 
@@ -151,7 +151,9 @@ def test_counts_tell_states_reasons_and_goals_and_outlive_their_rows(engine: sa.
         campaign, [step] = add_campaign(connection)
         places = [Place(step), Place(step), Place(step, S.COMPLETED), Place(step, S.EXITED, why=R.BOUNCED)]
         people = [add_recipient(connection) for _ in places]
-        entrances = [Entrance(one, place, n == 2) for n, (one, place) in enumerate(zip(people, places, strict=True))]
+        entrances = [
+            Entrance(one, place, NOW, n == 2) for n, (one, place) in enumerate(zip(people, places, strict=True))
+        ]
         enter(connection, campaign, entrances, NOW)
         ids = list(connection.execute(sa.text("SELECT id FROM enrolment ORDER BY recipient_id")).scalars())
         assert record_goals(connection, ids, NOW) == 3

@@ -18,7 +18,7 @@ from postroad.campaign.approval import (
     launch_size,
     needs_approval,
 )
-from postroad.campaign.approval_decision import Decider, DecisionResult, approve_in, refuse_in
+from postroad.campaign.approval_decision import Decider, DecisionResult, approve_in, refuse_in, require_name
 from postroad.errors import StateError
 from postroad.settings import ApprovalSettings
 from postroad.store import approval as store
@@ -88,7 +88,7 @@ def _lacks_approval(context: AppContext, name: str, coming: int) -> bool:
     now, rules = context.clock.now(), context.settings.approval
     size = launch_size(context.engine, name, now, rules)
     if size.people is not None:
-        size = LaunchSize(size.people + coming)
+        size = size._replace(people=size.people + coming)
     with read(context.engine) as connection:
         campaign = find_campaign(connection, name)
         if has_begun(campaign) or not needs_approval(campaign, rules, size):
@@ -132,6 +132,8 @@ def _request(context: AppContext, request: LaunchRequest) -> PermissionResult:
             if last.state is ApprovalState.REFUSED and last.run_id is not None and last.run_id == request.run_id:
                 return PermissionResult(permission=LaunchPermission.REFUSED, approval=last)
             if applies(last, digest, size, rules, now):
+                if last.state is ApprovalState.OPEN and last.run_id != request.run_id:
+                    _require_asker(request, rules)
                 return _continue(connection, last, request)
             if last.pending:
                 why = "its time was over" if last.expired(now) else "the campaign or its audience changed"
@@ -183,6 +185,8 @@ def _row(
 
 
 def _require_asker(request: LaunchRequest, rules: ApprovalSettings) -> None:
+    if request.asked_by:
+        require_name(request.asked_by, "asks")
     if rules.second_person and not request.asked_by.strip():
         raise StateError(
             f"the launch of campaign {request.campaign} needs the approval of a second person, and it is not known who "
@@ -191,26 +195,28 @@ def _require_asker(request: LaunchRequest, rules: ApprovalSettings) -> None:
         )
 
 
-async def approve(context: AppContext, name: str, decider: Decider) -> DecisionResult:
+async def approve(context: AppContext, name: str, decider: Decider, *, seen: int | None = None) -> DecisionResult:
     """Approve the launch that waits. Idempotent.
 
     Args:
         context: The open parts.
         name: Name of the campaign.
         decider: Who approves.
+        seen: Id of the request that the person was shown. None: the one that waits.
 
     Returns:
         The decision.
 
     Raises:
-        StateError: No launch waits, it was refused, it expired, the campaign changed, or a second person is needed.
+        StateError: No launch waits, it was refused, it expired, the campaign changed, a second person is needed, or
+            the person was shown another request.
         UsageError: The name is not valid.
         UnavailableError: The database is unavailable.
     """
 
     def decide() -> DecisionResult:
         with write(context.engine) as connection:
-            return approve_in(connection, context.settings.approval, name, decider, context.clock.now())
+            return approve_in(connection, context.settings.approval, name, decider, context.clock.now(), seen=seen)
 
     return await asyncio.to_thread(decide)
 

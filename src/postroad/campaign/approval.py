@@ -46,9 +46,13 @@ _NOT_CONTENT: Final = frozenset(
 
 
 class LaunchSize(NamedTuple):
-    """The recipients of a launch now. ``people`` None: not known, because they enter later."""
+    """The recipients of a launch now. ``people`` None: not known, because they enter later.
+
+    ``digest``: of the campaign that they were counted for; None: no rule needed their number.
+    """
 
     people: int | None
+    digest: str | None = None
 
 
 def threshold(campaign: Campaign, rules: ApprovalSettings | None) -> int | None:
@@ -69,7 +73,7 @@ def needs_approval(campaign: Campaign, rules: ApprovalSettings | None, size: Lau
 
 
 def launch_size(engine: sa.Engine, name: str, now: datetime, rules: ApprovalSettings | None) -> LaunchSize:
-    """Count the recipients of a launch, if a rule needs their number and the launch did not begin.
+    """Count the recipients of a launch, if a rule needs their number and the launch is not finished.
 
     Args:
         engine: The database.
@@ -85,12 +89,13 @@ def launch_size(engine: sa.Engine, name: str, now: datetime, rules: ApprovalSett
     """
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
-    if threshold(campaign, rules) is None or has_begun(campaign):
-        return LaunchSize(0)
+        if threshold(campaign, rules) is None or campaign.state is not CampaignState.DRAFT:
+            return LaunchSize(0)
+        digest = campaign_digest(connection, campaign)
     if not CampaignEntry.of(campaign).at_launch or CampaignEntry.of(campaign).stays_open:
-        return LaunchSize(None)
+        return LaunchSize(None, digest)
     zones, _ = count_audience(engine, campaign, now)
-    return LaunchSize(zones.total())
+    return LaunchSize(zones.total(), digest)
 
 
 def has_begun(campaign: Campaign) -> bool:
@@ -118,8 +123,11 @@ def campaign_digest(connection: sa.Connection, campaign: Campaign) -> str:
 
 def allowed_people(approval: Approval, rules: ApprovalSettings | None) -> int | None:
     """Return to how many people an approval allows a launch: the audience may grow a little. None: to any number."""
-    growth = (rules or ApprovalSettings()).growth
-    return None if approval.people is None else approval.people + int(approval.people * growth)
+    return None if approval.people is None else _grown(approval.people, rules)
+
+
+def _grown(people: int, rules: ApprovalSettings | None) -> int:
+    return people + int(people * (rules or ApprovalSettings()).growth)
 
 
 def applies(approval: Approval, digest: str, size: LaunchSize, rules: ApprovalSettings | None, now: datetime) -> bool:
@@ -142,8 +150,9 @@ def require_approval(
         now: The time.
 
     Raises:
-        StateError: The launch needs an approval and has none that applies.
+        StateError: The launch needs an approval and has none that applies, or the campaign changed after the count.
     """
+    _require_counted(connection, campaign, size, rules)
     if not needs_approval(campaign, rules, size):
         return
     last = last_approval(connection, campaign.id or 0)
@@ -162,6 +171,46 @@ def require_approval(
         f"the launch of campaign {campaign.name} to {people} needs an approval",
         remedy=f"`postroad campaign launch {campaign.name}` requests it, and `postroad campaign approve "
         f"{campaign.name} --by WHO` gives it.",
+    )
+
+
+def _require_counted(
+    connection: sa.Connection, campaign: Campaign, size: LaunchSize, rules: ApprovalSettings | None
+) -> None:
+    """Raise StateError if a rule needs the number of people, and they were counted before the campaign changed."""
+    if threshold(campaign, rules) is None or size.digest == campaign_digest(connection, campaign):
+        return
+    raise StateError(
+        f"campaign {campaign.name} was changed while the people of its launch were counted",
+        remedy=f"`postroad campaign launch {campaign.name}` launches it as it is now.",
+    )
+
+
+def require_same_audience(
+    connection: sa.Connection, campaign: Campaign, size: LaunchSize, rules: ApprovalSettings | None
+) -> None:
+    """Check that the audience of a launch which was interrupted did not grow beyond what was allowed at its begin.
+
+    Args:
+        connection: A connection in the transaction that continues the launch, with the campaign's row locked.
+        campaign: The campaign.
+        size: Its recipients, counted shortly before.
+        rules: The rule of the settings.
+
+    Raises:
+        StateError: It did: recipients were imported after the launch began.
+    """
+    above = threshold(campaign, rules)
+    if above is None or size.people is None:
+        return
+    last = last_approval(connection, campaign.id or 0)
+    allowed = last.people if last is not None and last.used_at is not None else above
+    if allowed is None or size.people <= (most := _grown(max(allowed, above), rules)):
+        return
+    raise StateError(
+        f"the launch of campaign {campaign.name} was interrupted, and its audience has grown since: it was allowed for "
+        f"at most {most:,} people, and now they are {size.people:,}",
+        remedy=f"`postroad campaign cancel {campaign.name}` ends it. Apply it under another name to launch it again.",
     )
 
 

@@ -32,7 +32,13 @@ class DecisionResult:
 
 
 def approve_in(
-    connection: sa.Connection, rules: ApprovalSettings, name: str, decider: Decider, now: datetime
+    connection: sa.Connection,
+    rules: ApprovalSettings,
+    name: str,
+    decider: Decider,
+    now: datetime,
+    *,
+    seen: int | None = None,
 ) -> DecisionResult:
     """Approve the launch that waits. Idempotent.
 
@@ -42,16 +48,23 @@ def approve_in(
         name: Name of the campaign.
         decider: Who approves.
         now: The time.
+        seen: Id of the request that the person was shown. None: the one that waits.
 
     Returns:
         The decision.
 
     Raises:
-        StateError: No launch waits, it was refused, it expired, the campaign changed, or a second person is needed.
+        StateError: No launch waits, it was refused, it expired, the campaign changed, a second person is needed, or
+            the person was shown another request.
         UsageError: The name is not valid.
     """
-    _require_name(decider.name)
+    require_name(decider.name, "decides")
     campaign, last = _find(connection, name)
+    if seen is not None and last.id != seen:
+        raise StateError(
+            f"the launch of campaign {name} was requested again after the request that you were shown",
+            remedy=f"Look at the new one: `postroad campaign approvals {name}`.",
+        )
     if last.state is ApprovalState.APPROVED and last.pending and not last.expired(now):
         return DecisionResult(approval=last, already=True)
     _require_open(name, last, now)
@@ -59,6 +72,11 @@ def approve_in(
         raise StateError(
             f"campaign {name} was changed after {last.requested_by} asked for its approval",
             remedy=f"`postroad campaign launch {name}` requests another, for the campaign as it is now.",
+        )
+    if rules.second_person and not last.requested_by.strip():
+        raise StateError(
+            f"a second person has to approve the launch of campaign {name}, and it is not known who asked for it",
+            remedy=f"`postroad campaign launch {name} --by WHO` requests another.",
         )
     if rules.second_person and is_same_person(decider.name, last.requested_by):
         raise StateError(
@@ -87,7 +105,7 @@ def refuse_in(
         StateError: No launch waits.
         UsageError: The name is not valid.
     """
-    _require_name(decider.name)
+    require_name(decider.name, "decides")
     _, last = _find(connection, name)
     if last.state is ApprovalState.REFUSED:
         return DecisionResult(approval=last, already=True)
@@ -134,9 +152,18 @@ def _require_open(name: str, last: Approval, now: datetime) -> None:
     )
 
 
-def _require_name(name: str) -> None:
+def require_name(name: str, does: str) -> None:
+    """Check the name of a person.
+
+    Args:
+        name: The name.
+        does: What the person does, for the error.
+
+    Raises:
+        UsageError: It is empty, too long, or not one printable line.
+    """
     if not name.strip() or not name.isprintable() or len(name) > NAME_LENGTH:
         raise UsageError(
-            "the name of the person who decides is not valid",
+            f"the name of the person who {does} is not valid",
             remedy=f"Write one line of at most {NAME_LENGTH} characters, as in --by ada.",
         )

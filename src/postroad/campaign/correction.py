@@ -6,9 +6,10 @@ that campaign's own audience hold for it as well.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import sqlalchemy as sa
 from pydantic import BeforeValidator, Field
@@ -24,6 +25,7 @@ from postroad.store.ledger import LIVE, TouchState
 from postroad.store.recipient import AudienceImport
 from postroad.store.touch_count import counts_by_step
 from postroad.store.touch_page import PAGE, touch_pages
+from postroad.store.touches.transitions import states_sql
 from postroad.store.types import UtcDateTime
 from postroad.store.variant_split import variant_names
 
@@ -76,8 +78,8 @@ def prepare_correction(
     campaign, step_id = _require_ended(engine, corrects, where)
     _require_variant(engine, campaign, corrects, where)
     audience_id, import_id = _open(engine, name, corrects, now, where)
-    _remove_others(engine, audience_id, import_id)
     wanted = (TouchState.ACCEPTED, TouchState.UNKNOWN) if corrects.unknown else (TouchState.ACCEPTED,)
+    _remove_others(engine, audience_id, import_id, _reached(campaign, step_id, corrects.variant, wanted))
     for page in touch_pages(engine, campaign.id or 0, step_id=step_id):
         reached = [
             touch.recipient_id for touch in page if touch.state in wanted and corrects.variant in (None, touch.variant)
@@ -170,28 +172,51 @@ def _open(engine: sa.Engine, name: str, corrects: CorrectsDefinition, now: datet
     return audience_id, known[path]
 
 
-def _remove_others(engine: sa.Engine, audience_id: int, import_id: int) -> None:
-    """Remove the members of an earlier apply for other touches. Transactions that read find them, a page at a time."""
+class _Reached(NamedTuple):
+    """SQL condition that a touch of the correction reached a member, and its parameters."""
+
+    sql: str
+    parameters: dict[str, Any]
+
+
+def _reached(campaign: Campaign, step_id: int | None, variant: str | None, wanted: Sequence[TouchState]) -> _Reached:
+    # With + 0 only the index of recipients fits.
+    sql = "touch.recipient_id = audience_member.recipient_id AND touch.campaign_id + 0 = :campaign_id"
+    sql += " AND touch.step_id + 0 = :step_id" if step_id is not None else ""
+    sql += " AND touch.variant = :variant" if variant is not None else ""
+    values = {"campaign_id": campaign.id, "step_id": step_id, "variant": variant}
+    return _Reached(
+        f"EXISTS (SELECT 1 FROM touch WHERE {sql} AND touch.state {states_sql(wanted)})",
+        {name: value for name, value in values.items() if value is not None},
+    )
+
+
+def _remove_others(engine: sa.Engine, audience_id: int, import_id: int, reached: _Reached) -> None:
+    """Remove the members of an earlier apply for other touches, and those whose message did not arrive after all.
+
+    Transactions that read find them, a page at a time.
+    """
+    other = f"(import_id <> :import_id OR NOT {reached.sql})"
     page = sa.text(
-        "SELECT recipient_id, import_id FROM audience_member WHERE audience_id = :id AND recipient_id > :after "
+        f"SELECT recipient_id, {other} AS other FROM audience_member WHERE audience_id = :id AND recipient_id > :after "
         "ORDER BY recipient_id LIMIT :limit"
     )
     # A range of recipients, because PostgreSQL reads the whole audience for a list of them before its first ANALYZE.
     remove = sa.text(
         "DELETE FROM audience_member WHERE audience_id = :id AND recipient_id > :after AND recipient_id <= :last "
-        "AND import_id <> :import_id"
+        f"AND {other}"
     )
+    values = {"id": audience_id, "import_id": import_id, **reached.parameters}
     after = 0
     while True:
         with read(engine) as connection:
-            members = connection.execute(page, {"id": audience_id, "after": after, "limit": PAGE}).all()
+            members = connection.execute(page, {**values, "after": after, "limit": PAGE}).all()
         if not members:
             return
         last = members[-1].recipient_id
-        if any(member.import_id != import_id for member in members):
-            values = {"id": audience_id, "after": after, "last": last, "import_id": import_id}
+        if any(member.other for member in members):
             with write(engine) as connection:
-                connection.execute(remove, values)
+                connection.execute(remove, {**values, "after": after, "last": last})
         after = last
 
 

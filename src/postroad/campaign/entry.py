@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from postroad.segment.tree import RecipientCondition, RecipientDate, date_from_json, from_json
 from postroad.store.campaign import Campaign
 from postroad.store.enrolments.pending import LastEntry
+from postroad.store.planning import Member
+
+LATE_ENTRY = timedelta(days=1)
+"""An entry that a pass finds at most so late has the time of what it names, from which `again` counts."""
 
 
 class EntryKind(StrEnum):
@@ -62,6 +66,18 @@ class CampaignEntry:
     def stays_open(self) -> bool:
         """Whether recipients enter after the launch, until the campaign is closed."""
         return self.kind is not EntryKind.LAUNCH
+
+
+class Entrant(NamedTuple):
+    """A recipient who enters, and the time from which waits count. ``entry``: the number of this entry."""
+
+    member: Member
+    at: datetime
+    entry: int = 1
+
+    def entered_at(self, now: datetime) -> datetime:
+        """Return the time of the entry: when it happened; ``now`` if a pass finds it much later."""
+        return self.at if now - self.at <= LATE_ENTRY else now
 
 
 def is_open(campaign: Campaign) -> bool:

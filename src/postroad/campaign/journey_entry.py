@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from postroad.campaign.entry import CampaignEntry, EntryKind
+from postroad.campaign.entry import CampaignEntry, Entrant, EntryKind
 from postroad.campaign.journey_facts import DatabaseFacts
-from postroad.campaign.journey_pass import Entrant, PassContext, enrol
+from postroad.campaign.journey_pass import PassContext, enrol
 from postroad.campaign.segment import Segment
 from postroad.segment.sql import event_sql
 from postroad.store.campaign import Campaign, find_campaign, set_entry_cursor
@@ -19,10 +19,14 @@ from postroad.store.enrolments.pending import PAGE, last_entries
 from postroad.store.entrants import (
     LATE_IDS,
     Candidate,
+    EntryEvents,
+    EventPlace,
     EventWhere,
     Joined,
-    events_of_members,
+    events_that_came,
     joined_members,
+    recorded_events,
+    running_import,
     settled_until,
 )
 from postroad.store.planning import members_after
@@ -39,8 +43,9 @@ _LAST_ID = 2**62
 class EntryCursor(msgspec.Struct, frozen=True):
     """How far the entry of a campaign was read.
 
-    ``at``: time of joining of the last member, or the time up to which dates were looked at. ``id``: the last event, or
-    the last recipient. ``floor``: the last event at the launch. ``since``: an unfinished scan looks at dates after it.
+    ``at``: time of joining of the last member, or the time up to which dates or events were looked at. ``id``: the last
+    event, or the last recipient. ``floor``: the last event at the launch. ``since``: an unfinished scan looks at dates
+    after it.
     """
 
     at: datetime
@@ -84,12 +89,14 @@ def enrol_entrants(context: PassContext) -> int:
 
 def _enrol_joined(context: PassContext, campaign: Campaign, entry: CampaignEntry, cursor: EntryCursor) -> int:
     """Enrol who joined. What may have been committed late is read again, from the time that is settled."""
-    with read(context.engine) as connection:
-        settled = settled_until(connection, campaign.audience_id, context.now)
     launched_at = campaign.launched_at
     assert launched_at is not None  # noqa: S101  (checked by the caller)
-    begin = min(Joined(cursor.at, cursor.id), Joined(settled, 0))
-    place = max(begin, Joined(launched_at, _LAST_ID))
+    with read(context.engine) as connection:
+        settled = settled_until(connection, campaign.audience_id, context.now)
+        since = running_import(connection, campaign.audience_id, launched_at) if entry.at_launch else None
+    # The members that an import committed after the freeze joined when it began, which was before the launch.
+    floor = Joined(launched_at, _LAST_ID) if since is None else Joined(since, 0)
+    place = max(min(Joined(cursor.at, cursor.id), Joined(settled, 0)), floor)
     planned = 0
     while True:
         with read(context.engine) as connection:
@@ -104,20 +111,29 @@ def _enrol_joined(context: PassContext, campaign: Campaign, entry: CampaignEntry
 
 
 def _enrol_by_event(context: PassContext, campaign: Campaign, entry: CampaignEntry, cursor: EntryCursor) -> int:
-    """Enrol members by their events. Events whose ids may have been committed late are read again."""
-    after = max(cursor.id - LATE_IDS, cursor.floor)
-    planned, last = 0, cursor.id
-    assert entry.condition is not None  # noqa: S101  (set for an event)
+    """Enrol members by their events. Late commits are read again, and what was recorded early is read at its time."""
+    after, last, launched_at, planned = max(cursor.id - LATE_IDS, cursor.floor), cursor.id, campaign.launched_at, 0
+    assert entry.condition is not None and launched_at is not None  # noqa: S101, PT018  (set for an event)
+    where = EventWhere(*event_sql(entry.condition, context.engine.dialect.name, context.journey.scope(context.now)))
+    events = EntryEvents(campaign.audience_id, entry.event, where)
     while True:
         with read(context.engine) as connection:
-            where = EventWhere(*event_sql(entry.condition, connection.dialect.name, context.journey.scope(context.now)))
-            page = events_of_members(connection, campaign.audience_id, entry.event, where, after, PAGE)
+            page = recorded_events(connection, events, after, PAGE)
+        if page.last is None:
+            break
+        # History that was imported later does not count.
+        planned += _enrol_candidates(context, entry, [one for one in page.members if one.at >= launched_at])
+        after = last = page.last.id
+    place = EventPlace(cursor.at, _LAST_ID)
+    while True:
+        with read(context.engine) as connection:
+            page = events_that_came(connection, events, place, context.now, cursor.id, PAGE)
         if page.last is None:
             break
         planned += _enrol_candidates(context, entry, page.members)
-        after = last = page.last
-    if last > cursor.id:
-        _keep(context, msgspec.structs.replace(cursor, id=last))
+        place = page.last
+    if last > cursor.id or context.now - cursor.at >= SCAN_EVERY:
+        _keep(context, msgspec.structs.replace(cursor, id=last, at=max(cursor.at, context.now)))
     return planned
 
 

@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from postroad.campaign.entry import Entrant
 from postroad.campaign.holidays import HolidayCalendar
 from postroad.campaign.journey import Arrivals, Journey, Traveller
 from postroad.campaign.journey_facts import DatabaseFacts
@@ -36,7 +36,7 @@ from postroad.store.enrolments.pending import (
     failed_touches,
     last_enrolled,
 )
-from postroad.store.planning import Member, members_after
+from postroad.store.planning import members_after
 from postroad.store.touches.planning import NewTouch, PlannedStep, mark_followed_up, mark_left, plan_touches
 from postroad.store.variant import record_goals_of_enrolments, variant_tests
 
@@ -108,14 +108,6 @@ def freeze_journey(
             enrol(context, entering)
 
 
-class Entrant(NamedTuple):
-    """A recipient who enters, and the time from which waits count. ``entry``: the number of this entry."""
-
-    member: Member
-    at: datetime
-    entry: int = 1
-
-
 def enrol(context: PassContext, entrants: Sequence[Entrant]) -> int:
     """Enrol recipients, and plan the emails of those whose journey begins with one. Idempotent.
 
@@ -143,8 +135,11 @@ def enrol(context: PassContext, entrants: Sequence[Entrant]) -> int:
     with write(context.engine) as connection:
         if not _may_write(connection, context):
             return 0
+        began = {entrant.member.recipient_id: entrant.entered_at(context.now) for entrant in entrants}
         entrances = [
-            Entrance(one.recipient_id, one.place, one.goal, one.entry) for one in travellers if one.place is not None
+            Entrance(one.recipient_id, one.place, began[one.recipient_id], one.goal, one.entry)
+            for one in travellers
+            if one.place is not None
         ]
         entered = enter(connection, context.journey.campaign_id, entrances, context.now)
         return _plan(connection, context, [one for one in travellers if one.recipient_id in entered])
@@ -192,7 +187,8 @@ def notice_goals(context: PassContext) -> int:
     for _ in range(TEST_PAGES if any(test.decided_at is None for test in tests.values()) else GOAL_PAGES):
         with read(context.engine) as connection:
             page = enrolment_page(connection, context.journey.campaign_id, after=after)
-            open_ids = {one.recipient_id: one.id for one in page if not one.goal}
+            latest = {one.recipient_id: one for one in page}  # A goal counts for the last entry.
+            open_ids = {one.recipient_id: one.id for one in latest.values() if not one.goal}
             facts = DatabaseFacts(connection, context.journey.scope(context.now))
             found = [open_ids[recipient_id] for recipient_id in facts.matching(goal, open_ids)]
         if found:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlmodel import col
 
 from postroad.campaign.apply_running import extend_follow_ups
-from postroad.campaign.approval import LaunchSize, launch_size, require_approval
+from postroad.campaign.approval import LaunchSize, launch_size, require_approval, require_same_audience
 from postroad.campaign.calendar import Window
 from postroad.campaign.due_times import DueTimes
 from postroad.campaign.entry import CampaignEntry
@@ -150,6 +150,8 @@ def _begin_launch(
             cursor = first_cursor(now, last_event(connection))
             values = {"freezing_at": now, "suppressions_seen": last_suppression(connection), "entry_cursor": cursor}
             connection.execute(sa.update(Campaign).where(col(Campaign.id) == campaign.id).values(**values))
+        else:
+            require_same_audience(connection, campaign, size, rules.approval)
         return campaign, False
 
 

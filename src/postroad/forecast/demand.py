@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from postroad.campaign.segment import Segment, count_segment
+from postroad.campaign.segment import Segment, segment_pages
 from postroad.dns.providers import OTHER_PROVIDERS, provider_table
 from postroad.forecast.following import Following, JourneySequel, NextEmail, waiting_enrolments
 from postroad.forecast.frequency import ForecastCap, bucket
@@ -75,25 +75,31 @@ def members(
 
 
 def segment_members(
-    engine: sa.Engine, campaign: Campaign, now: datetime, excluded: Set[int]
+    engine: sa.Engine, campaign: Campaign, now: datetime, excluded: Set[int], cap: ForecastCap | None = None
 ) -> Iterator[tuple[RecipientGroup, int]]:
-    """Yield how many recipients of a segment are not suppressed, by destination.
+    """Yield how many recipients of a segment are not suppressed, by destination and hold of a frequency cap.
 
     Args:
         engine: The database.
         campaign: A campaign with a condition on its audience.
         now: The time of the launch.
         excluded: Hashes of addresses that are not counted, because the launch imports them first.
+        cap: The frequency cap of the campaign.
     """
-    count = count_segment(engine, Segment.of(campaign, now), excluded=excluded)
-    domains = iter({domain for domain, _ in count.destinations})
+    count: Counter[tuple[str, str | None, float]] = Counter()
+    for page in segment_pages(engine, Segment.of(campaign, now)):
+        rows = [row for row in page if row.met and not row.suppressed and hash(row.address) not in excluded]
+        with read(engine) as connection:
+            held = cap.held_recipients(connection, [row.recipient_id for row in rows]) if cap is not None else {}
+        count.update((row.address.rpartition("@")[2], row.time_zone, held.get(row.recipient_id, 0.0)) for row in rows)
+    domains = iter({domain for domain, *_ in count})
     known: dict[str, tuple[str, str]] = {}
     with read(engine) as connection:
         while step := list(islice(domains, _DOMAINS)):
             known |= known_providers(connection, step)
-    for (domain, zone), number in count.destinations.items():
+    for (domain, zone, until), number in count.items():
         provider, site = known.get(domain, (None, None))
-        yield RecipientGroup(domain, provider, site, zone), number
+        yield RecipientGroup(domain, provider, site, zone, until), number
 
 
 def first_arrivals(

@@ -179,7 +179,9 @@ class _Demand:
             if own.launched_at is None:
                 excluded = coming.known if coming is not None else set[int]()
                 known = (
-                    segment_members(engine, own, now, excluded) if own.segment else members(connection, own, self._cap)
+                    segment_members(engine, own, now, excluded, self._cap)
+                    if own.segment
+                    else members(connection, own, self._cap)
                 )
                 # Who will enter after the launch is not known.
                 found = [*known, *_coming(coming)] if CampaignEntry.of(own).at_launch else []
@@ -189,7 +191,7 @@ class _Demand:
                 first, *others = (shares := shares_of_draft(rollout, found, now)).withheld
                 self.shares = shares._replace(withheld=others)
                 return arrivals + first_arrivals(first, self.following, sender, router, now)
-            self.shares = shares_of_running(connection, own, now)
+            self.shares = shares_of_running(connection, own, now, self._cap)
             arrivals += waiting_arrivals(connection, own, router, now, cap=self._cap)
             capped = CappedFollowing(self.following, self._cap)
             arrivals += follow_up_arrivals(connection, own, capped, router, sender)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from postroad.forecast.following import Following, NextEmail
 from postroad.settings.frequency import IGNORE, NORMAL
 from postroad.settings.types import RateSetting
+from postroad.store.bulk import any_of, id_rows
 from postroad.store.campaign import Campaign
 from postroad.store.ledger import TouchState
 from postroad.store.touches.transitions import states_sql
@@ -36,6 +37,14 @@ class ForecastCap(NamedTuple):
         if name == IGNORE or name not in caps or campaign.frequency_skip:
             return None
         return cls(caps[name].count, caps[name].per_ms / 1000)
+
+    def held_recipients(self, connection: sa.Connection, recipient_ids: Sequence[int]) -> dict[int, float]:
+        """Return the time, in seconds since the epoch, before which the cap lets no message to each recipient leave."""
+        item, parameters = id_rows(connection, recipient_ids)
+        ids = any_of(connection, f"SELECT batch.id FROM {item}")
+        held = self.held_until(connection, "recipient.id")
+        statement = sa.text(f"SELECT recipient.id, {held} AS held FROM recipient WHERE recipient.id {ids}")
+        return {id_: float(until) for id_, until in connection.execute(statement, parameters)}
 
     def held_until(self, connection: sa.Connection, recipient: str) -> str:
         """Return the SQL of the time, in seconds since the epoch, before which the cap lets no message leave; 0: none.

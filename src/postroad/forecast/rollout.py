@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from postroad.campaign.rollout import Rollout, next_share
 from postroad.campaign.rollout_field import ALL
 from postroad.forecast.demand import RecipientGroup, utc
+from postroad.forecast.frequency import ForecastCap
 from postroad.forecast.simulate import STEP_S, Arrival, SimulatedRun
 from postroad.store.campaign import Campaign
 from postroad.store.ledger import TouchState
@@ -49,21 +50,36 @@ def shares_of_draft(rollout: Rollout, groups: Iterable[tuple[RecipientGroup, int
     return CampaignShares(split, rollout.after.total_seconds(), now.timestamp(), (ROLLOUT_NOTE,))
 
 
-def shares_of_running(connection: sa.Connection, campaign: Campaign, now: datetime) -> CampaignShares:
-    """Read the shares of a launched campaign that are withheld. They are grouped in one pass over its first email."""
+def shares_of_running(
+    connection: sa.Connection, campaign: Campaign, now: datetime, cap: ForecastCap | None = None
+) -> CampaignShares:
+    """Read the shares of a launched campaign that are withheld. They are grouped in one pass over its first email.
+
+    Args:
+        connection: A connection in a transaction.
+        campaign: The campaign.
+        now: The time.
+        cap: The frequency cap of the campaign. None: no cap holds its messages.
+
+    Returns:
+        The shares; `NO_SHARES` if nothing is withheld.
+    """
     rollout = Rollout.of(campaign)
     if rollout is None:
         return NO_SHARES
+    held_until = cap.held_until(connection, "touch.recipient_id") if cap is not None else "0"
     statement = sa.text(
-        "SELECT touch.share, recipient.domain, mail_domain.provider, mail_domain.site, recipient.time_zone, count(*) "
+        "SELECT touch.share, recipient.domain, mail_domain.provider, mail_domain.site, recipient.time_zone, "
+        f"{held_until} AS held, count(*) "
         "FROM touch JOIN recipient ON recipient.id = touch.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
         f"WHERE touch.campaign_id = :id AND touch.state = '{TouchState.WITHHELD}' "
-        "GROUP BY touch.share, recipient.domain, mail_domain.provider, mail_domain.site, recipient.time_zone"
+        "GROUP BY touch.share, recipient.domain, mail_domain.provider, mail_domain.site, recipient.time_zone, held"
     )
     by_share: dict[int, list[tuple[RecipientGroup, float]]] = {}
-    for share, domain, provider, site, zone, number in connection.execute(statement, {"id": campaign.id}):
-        by_share.setdefault(share, []).append((RecipientGroup(domain, provider, site, zone), float(number)))
+    for share, domain, provider, site, zone, until, number in connection.execute(statement, {"id": campaign.id}):
+        group = RecipientGroup(domain, provider, site, zone, float(until))
+        by_share.setdefault(share, []).append((group, float(number)))
     if not by_share:
         return NO_SHARES
     shares = shares_of(connection, campaign.id or 0)

@@ -31,13 +31,16 @@ class ResumedDecision:
     url: str | None
 
 
-async def approve_and_resume(context: AppContext, name: str, decider: Decider) -> ResumedDecision:
+async def approve_and_resume(
+    context: AppContext, name: str, decider: Decider, *, seen: int | None = None
+) -> ResumedDecision:
     """Approve the launch that waits, and resume its run. Idempotent: a second call resumes what the first could not.
 
     Args:
         context: The open parts.
         name: Name of the campaign.
         decider: Who approves.
+        seen: Id of the request that the person was shown. None: the one that waits.
 
     Returns:
         The decision, and the run.
@@ -50,7 +53,7 @@ async def approve_and_resume(context: AppContext, name: str, decider: Decider) -
     async with open_prefect(context.settings) as prefect:
         if pending is not None and pending.run_id is not None and pending.state is ApprovalState.OPEN:
             await _require_run(context, prefect, name, pending, pending.run_id)
-        decision = await approve(context, name, decider)
+        decision = await approve(context, name, decider, seen=seen)
         try:
             url = await _resume(prefect, decision.approval, {"approve": True, "by": decider.name, "reason": ""})
         except UnavailableError as error:

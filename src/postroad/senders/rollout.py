@@ -6,6 +6,8 @@ go so far. A person may let go the next share at any time.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -206,12 +208,11 @@ def _cohort_paused(connection: sa.Connection, emails: Sequence[Step]) -> ShareHo
 def _judge(
     connection: sa.Connection, settings: Settings, campaign: Campaign, emails: Sequence[Step], coming: RolloutShare
 ) -> ShareHold | None:
-    """Test what was let go. The test reads all touches, so it is not repeated for the same outcomes."""
+    """Test what was let go. The test reads all touches, so it is not repeated for the same outcomes and settings."""
     counts = counts_by_step(connection, campaign.id or 0)
-    judged = ";".join(
-        f"{step.name}:" + ",".join(f"{state}={n}" for state, n in sorted(counts.get(step.id or 0, {}).items()))
-        for step in emails
-    )[:500]
+    known: list[object] = [sorted(counts.get(step.id or 0, {}).items()) for step in emails]
+    known += [settings.cohort_breaker.model_dump(mode="json"), settings.bounce.act_on_unsigned]
+    judged = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     if coming.judged == judged and coming.held_because is not None and coming.held_why is not None:
         return ShareHold(coming.held_because, coming.held_why, judged)
     found = _guilty_cohort(connection, settings, emails) or _judge_all(connection, settings, emails[0])

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlmodel import Field, Session, col, select
 
+from postroad.store.text import storable_text
 from postroad.store.types import BIG_ID, PartialIndex, StoredRow, StrEnumType, UtcDateTime
 
 NAME_LENGTH = 200
@@ -134,7 +135,7 @@ def decide(connection: sa.Connection, approval_id: int, decision: ApprovalDecisi
         "decided_at": decision.at,
         "decided_by": decision.by[:NAME_LENGTH],
         "decided_from": decision.source[:NAME_LENGTH],
-        "reason": decision.reason[:REASON_LENGTH] if decision.reason else None,
+        "reason": storable_text(decision.reason, REASON_LENGTH) if decision.reason else None,
     }
     connection.execute(_pending(approval_id).values(**values))
 

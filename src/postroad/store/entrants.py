@@ -41,7 +41,7 @@ def _candidates(
     statement = sa.text(
         f"SELECT found.at, found.key, {member_sql(connection)} FROM ({found}) AS found CROSS JOIN recipient {joins} "
         f"WHERE recipient.id = found.recipient_id AND {where} ORDER BY found.at, found.key"
-    ).bindparams(*([sa.bindparam("at", type_=UtcDateTime())] if "at" in values else []))
+    ).bindparams(*_times(values))
     rows = connection.execute(statement.columns(*_COLUMNS), values)
     return [Candidate(row[0], row[1], Member(*row[2:])) for row in rows]
 
@@ -62,6 +62,16 @@ def settled_until(connection: sa.Connection, audience_id: int, now: datetime) ->
     values = {"audience_id": audience_id, "since": now - LONGEST_IMPORT, "late": now - LATE_COMMIT}
     started = connection.execute(statement.columns(sa.column("at", UtcDateTime())), values).scalar()
     return min(now - LATE_COMMIT, started or now)
+
+
+def running_import(connection: sa.Connection, audience_id: int, at: datetime) -> datetime | None:
+    """Return when the first import of an audience began that was running at a time. None: none was."""
+    statement = sa.text(
+        "SELECT min(started_at) AS at FROM audience_import WHERE audience_id = :audience_id "
+        "AND started_at > :since AND started_at <= :at AND (finished_at IS NULL OR finished_at > :at)"
+    ).bindparams(*(sa.bindparam(name, type_=UtcDateTime()) for name in ("since", "at")))
+    values = {"audience_id": audience_id, "since": at - LONGEST_IMPORT, "at": at}
+    return connection.execute(statement.columns(sa.column("at", UtcDateTime())), values).scalar()
 
 
 def joined_members(connection: sa.Connection, audience_id: int, after: Joined, limit: int) -> list[Candidate]:
@@ -87,34 +97,79 @@ class EventWhere(NamedTuple):
     parameters: dict[str, Any]
 
 
+class EntryEvents(NamedTuple):
+    """The events that enter a campaign: those of a name that members of its audience did and that meet a condition."""
+
+    audience_id: int
+    name: str
+    where: EventWhere
+
+
+class EventPlace(NamedTuple):
+    """A place in the order of the times of events."""
+
+    at: datetime
+    id: int
+
+
 class EventPage(NamedTuple):
-    """Events after an id. ``members``: those of members of the audience; ``last``: the last id; None: no event."""
+    """A page of events of a name. ``members``: those that enter; ``last``: the last event; None: no event."""
 
     members: list[Candidate]
-    last: int | None
+    last: EventPlace | None
 
 
-def events_of_members(
-    connection: sa.Connection, audience_id: int, name: str, where: EventWhere, after: int, limit: int
-) -> EventPage:
-    """Return the next events of a name, and those of them that members of an audience did and that meet a condition."""
-    events = (
+def recorded_events(connection: sa.Connection, events: EntryEvents, after: int, limit: int) -> EventPage:
+    """Return the next events after an id, in the order of their ids."""
+    page = (
         "SELECT id AS key, recipient_id, at FROM recipient_event WHERE name = :name AND id > :after "
         "ORDER BY id LIMIT :limit"
     )
-    values: dict[str, Any] = {
-        "audience_id": audience_id,
-        "name": name,
-        "after": after,
-        "limit": limit,
-    }
-    last = connection.execute(sa.text(f"SELECT max(key) FROM ({events}) AS page"), values).scalar()
+    return _event_page(connection, events, page, "key", {"after": after, "limit": limit})
+
+
+def events_that_came(
+    connection: sa.Connection, events: EntryEvents, after: EventPlace, until: datetime, known: int, limit: int
+) -> EventPage:
+    """Return the next events whose time came, in the order of their times.
+
+    Args:
+        connection: A connection in a transaction.
+        events: The events.
+        after: The place of the last one before.
+        until: The time.
+        known: Id of the last one that was recorded: a later one is not returned.
+        limit: Events of a page.
+
+    Returns:
+        The page.
+    """
+    page = (
+        "SELECT id AS key, recipient_id, at FROM recipient_event WHERE at >= :at AND (at, id) > (:at, :after) "
+        "AND at <= :until AND name = :name AND id <= :known ORDER BY at, id LIMIT :limit"
+    )
+    values = {"at": after.at, "after": after.id, "until": until, "known": known, "limit": limit}
+    return _event_page(connection, events, page, "at, key", values)
+
+
+def _event_page(
+    connection: sa.Connection, events: EntryEvents, page: str, order: str, values: dict[str, Any]
+) -> EventPage:
+    values = {**values, "audience_id": events.audience_id, "name": events.name}
+    latest = ", ".join(f"{name} DESC" for name in order.split(", "))
+    statement = sa.text(f"SELECT at, key FROM ({page}) AS page ORDER BY {latest} LIMIT 1").bindparams(*_times(values))
+    columns = sa.column("at", UtcDateTime()), sa.column("key", sa.Integer())
+    last = connection.execute(statement.columns(*columns), values).one_or_none()
     joins = (
         "JOIN audience_member ON audience_member.audience_id = :audience_id "
         "AND audience_member.recipient_id = found.recipient_id JOIN recipient_event ON recipient_event.id = found.key"
     )
-    members = _candidates(connection, events, {**values, **where.parameters}, joins, where.sql)
-    return EventPage(members, last)
+    members = _candidates(connection, page, {**values, **events.where.parameters}, joins, events.where.sql)
+    return EventPage(members, EventPlace(*last) if last is not None else None)
+
+
+def _times(values: dict[str, Any]) -> list[sa.BindParameter[datetime]]:
+    return [sa.bindparam(name, type_=UtcDateTime()) for name in ("at", "until") if name in values]
 
 
 def last_event(connection: sa.Connection) -> int:

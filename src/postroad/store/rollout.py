@@ -11,6 +11,7 @@ from sqlmodel import Field, Session, col, select
 
 from postroad.store.ledger import TouchState
 from postroad.store.recipient import place_sql
+from postroad.store.text import storable_text
 from postroad.store.types import BIG_ID, StoredRow, UtcDateTime
 
 STEP = 500
@@ -37,7 +38,9 @@ class RolloutShare(StoredRow, table=True):
     held_because: str | None = Field(default=None, sa_type=sa.String(40), description="the kind of reason")
     held_why: str | None = Field(default=None, sa_type=sa.String(500), description="why it is not let go, in words")
     judged: str | None = Field(
-        default=None, sa_type=sa.String(500), description="the outcomes by which the test held it, to test once"
+        default=None,
+        sa_type=sa.String(500),
+        description="SHA-256 of the outcomes and settings by which the test held it, to test once",
     )
 
     @property
@@ -68,7 +71,14 @@ def open_share(connection: sa.Connection, share_id: int, *, by: str, now: dateti
     statement = (
         sa.update(RolloutShare)
         .where(col(RolloutShare.id) == share_id, col(RolloutShare.opened_at).is_(None))
-        .values(opened_at=now, opened_by=by[:200], held_since=None, held_because=None, held_why=None, judged=None)
+        .values(
+            opened_at=now,
+            opened_by=storable_text(by, 200),
+            held_since=None,
+            held_because=None,
+            held_why=None,
+            judged=None,
+        )
     )
     return connection.execute(statement).rowcount == 1
 

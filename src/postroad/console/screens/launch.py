@@ -280,16 +280,20 @@ async def ask_approve(visit: CurrentVisit, campaign: str) -> Response:
             back=launch_url(campaign),
             extents=extents,
             effects=[asked, "It is launched at once. The approval holds for the campaign as it is now."],
+            hidden={"request": str(pending.id if pending else 0)},
         )
     )
 
 
 @screen.post("/launch/{campaign}/approve", role=AccessRole.SEND)
 async def approve(visit: CurrentVisit, campaign: str) -> Response:
-    """Approve a launch, and let its run continue."""
+    """Approve the launch that the page showed, and let its run continue."""
+    shown = (await visit.form()).raw("request")
     pending = await _pending(visit, campaign)
     async with visit.act("campaign.approve", campaign, count=pending.people if pending else None):
-        await approve_and_resume(visit.parts.context, campaign, _decider(visit))
+        await approve_and_resume(
+            visit.parts.context, campaign, _decider(visit), seen=int(shown) if shown.isdecimal() else 0
+        )
     return visit.redirect(launch_url(campaign), f"The launch of {campaign} is approved.")
 
 

@@ -27,11 +27,13 @@ class Place(NamedTuple):
 class Entrance(NamedTuple):
     """A recipient who enters a campaign, and the first place.
 
+    ``at``: the time of the entry, which is that of what it names, before the transaction.
     ``goal``: the recipient has reached the goal. ``entry``: the number of this entry.
     """
 
     recipient_id: int
     place: Place
+    at: datetime
     goal: bool = False
     entry: int = 1
 
@@ -79,13 +81,21 @@ def enter(connection: sa.Connection, campaign_id: int, entrances: Sequence[Entra
         The recipients who were enrolled by this call.
     """
     dialect = connection.dialect.name
-    rows = [{**_row(one.recipient_id, one.place, one.goal, dialect), "entry": one.entry} for one in entrances]
-    item, parameters = json_rows(connection, "new", {**_PLACE, "entry": sa.Integer()}, rows)
+    rows = [
+        {
+            **_row(one.recipient_id, one.place, one.goal, dialect),
+            "entry": one.entry,
+            "entered_at": sql_time(one.at, dialect),
+        }
+        for one in entrances
+    ]
+    columns = {**_PLACE, "entry": sa.Integer(), "entered_at": UtcDateTime()}
+    item, parameters = json_rows(connection, "new", columns, rows)
     again = _NONE_ACTIVE if any(one.entry > 1 for one in entrances) else "true"
     statement = sa.text(
         "INSERT INTO enrolment (campaign_id, recipient_id, entry, state, step_id, entered_at, since, due_at, why, "
-        "goal_at) SELECT :campaign_id, new.id, new.entry, new.state, new.step_id, :now, :now, new.due_at, new.why, "
-        f"CASE WHEN new.goal = 1 THEN {_now(connection)} END FROM {item} WHERE {again} ORDER BY new.id "
+        "goal_at) SELECT :campaign_id, new.id, new.entry, new.state, new.step_id, new.entered_at, :now, new.due_at, "
+        f"new.why, CASE WHEN new.goal = 1 THEN {_now(connection)} END FROM {item} WHERE {again} ORDER BY new.id "
         "ON CONFLICT (campaign_id, recipient_id, entry) DO NOTHING RETURNING recipient_id"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     return set(connection.execute(statement, {"campaign_id": campaign_id, "now": now, **parameters}).scalars())

@@ -99,7 +99,9 @@ def _plan_undecided(
     give_variants(connection, [GivenVariant(awaiting[id_], split.draw(id_)) for id_ in testers])
     known.planned += len(awaiting)
     known.tested += len(testers)
-    known.begun_at = min([known.begun_at, *(due[id_] for id_ in testers)])
+    if testers:  # Until someone tests, the test has not begun.
+        first = min(due[id_] for id_ in testers)
+        known.begun_at = min(known.begun_at, first) if known.tested > len(testers) else first
     known.decide_at = known.begun_at + split.winner.after
     save_variant_test(connection, known)
     return len(inserted)
