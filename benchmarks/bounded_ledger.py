@@ -75,6 +75,8 @@ ROWS_OF_THE_CALLER = {
     "postroad.console.screens.sign_in:_use_link": "one session, and a thousand expired ones",
     "postroad.console.screens.sign_in:finish_oidc.<locals>.begin": "one session, and a thousand expired ones",
     "postroad.console.screens.sign_in:sign_out.<locals>.end": "one session",
+    "postroad.store.attachment_retention:_forget_files": "a thousand requests, which were chosen before",
+    "postroad.store.attachment_retention:_delete_files": "a hundred files, which were chosen before",
     "postroad.store.audit:save_act": "one record",
     "postroad.campaign.audience:abandon_imports": "imports of one audience",
     "postroad.senders.cohort_breaker:evaluate": "pauses of one step's cohorts, evaluated before",

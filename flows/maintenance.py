@@ -8,6 +8,7 @@ from prefect.states import Completed
 
 from postroad.printable import counted
 from tasks.maintain import (
+    delete_attachments,
     delete_old_bounce_mails,
     delete_old_events,
     delete_old_rows,
@@ -33,6 +34,7 @@ async def maintenance() -> State[None]:
     deleted = await delete_old_rows()
     mails = await delete_old_bounce_mails()
     events = await delete_old_events()
+    attachments = await delete_attachments()
     rebuilt = await rebuild_missing()
     await list_in_form()
     depths = await publish_depths()
@@ -46,10 +48,11 @@ async def maintenance() -> State[None]:
             {"enqueued": rebuilt.enqueued, "unknown": rebuilt.unknown},
         )
     old = ""
-    if any(deleted) or mails or events:
+    if any(deleted) or mails or events or attachments:
         old = (
             f"; deleted for their age: {counted(deleted.touches, 'touch', 'touches')}, "
             f"{counted(deleted.events, 'event')}, {counted(deleted.bounce_effects, 'effect')} of bounces, "
-            f"{counted(mails, 'returned mail')}, {counted(events, 'event')} of recipients"
+            f"{counted(mails, 'returned mail')}, {counted(events, 'event')} of recipients, "
+            f"{counted(attachments, 'attachment')}"
         )
     return Completed(message=f"{sum(d.queued for d in depths):,} queued, {moved:,} moved; {missing}{old}")

@@ -16,6 +16,7 @@ from postroad.local.prefect_api import open_prefect
 from postroad.operations.rebuild import RebuildResult
 from postroad.queue import Queue
 from postroad.settings import DEFAULT_QUEUES
+from postroad.store.attachment_retention import delete_old_attachments
 from postroad.store.counts import fold_list_counts
 from postroad.store.ending import complete_cancellations
 from postroad.store.engine import write
@@ -148,6 +149,18 @@ async def delete_old_events() -> int:
     async with open_context() as context:
         before = context.clock.now() - timedelta(milliseconds=context.settings.retention.recipient_events_ms)
         return await asyncio.to_thread(delete_old_recipient_events, context.engine, before)
+
+
+@retried("delete old attachments")
+async def delete_attachments() -> int:
+    """Delete old attachments of requested messages, up to 5,000. The next run continues.
+
+    Returns:
+        How many were deleted.
+    """
+    async with open_context() as context:
+        before = context.clock.now() - timedelta(milliseconds=context.settings.retention.attachments_ms)
+        return await asyncio.to_thread(delete_old_attachments, context.engine, before)
 
 
 @retried("compare queue and ledger")

@@ -25,7 +25,7 @@ from postroad.delivery.compiled_steps import CompiledSteps
 from postroad.errors import DataError, StateError, UnavailableError
 from postroad.field_types import FieldType
 from postroad.mail.address import domain_of
-from postroad.store.campaign import Campaign, CampaignState, Step, StepKind, find_campaign, save_files, steps_of
+from postroad.store.campaign import Campaign, CampaignState, Step, StepKind, find_campaign, steps_of
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.message_request import (
@@ -38,6 +38,7 @@ from postroad.store.message_request import (
 )
 from postroad.store.person_history import recipient_of_address
 from postroad.store.recipient import audience_name, insert_recipient, is_member
+from postroad.store.stored_file import save_files
 from postroad.store.touches.requests import RequestedTouch, insert_touch
 
 SUBMIT_WITHIN_S: Final = 5.0
@@ -185,7 +186,7 @@ class MessageDesk:
                 return stored, True
             campaign = self._open_campaign(connection, order)
             recipient_id = self._recipient(connection, order, campaign, now)
-            save_files(connection, {file.digest: file.octets for file in order.files})
+            save_files(connection, {file.digest: file.octets for file in order.files}, requested_at=now)
             touch = insert_touch(
                 connection,
                 RequestedTouch(

@@ -24,9 +24,10 @@ from postroad.errors import ConfigError, StateError, did_you_mean, near_names, u
 from postroad.segment.tree import date_from_json, from_json, to_json
 from postroad.settings import Settings
 from postroad.settings.frequency import IGNORE
-from postroad.store.campaign import Campaign, CampaignState, Sender, Step, save_files
+from postroad.store.campaign import Campaign, CampaignState, Sender, Step
 from postroad.store.engine import read, write
 from postroad.store.recipient import Audience
+from postroad.store.stored_file import save_files
 
 
 def apply(

@@ -19,12 +19,12 @@ from postroad.store.campaign import (
     StepKind,
     StepVersion,
     find_campaign,
-    save_files,
     set_extended,
     steps_of,
 )
 from postroad.store.engine import read, write
 from postroad.store.enrolment import enrolments_by_step
+from postroad.store.stored_file import save_files
 from postroad.store.touch_count import counts_by_step
 from postroad.store.touch_page import touch_page
 from postroad.store.touches.planning import extend_touches

@@ -18,7 +18,8 @@ from postroad.mail.markup_process import prepare_in_subprocess
 from postroad.mail.message import CompiledMessage, MessageSource, SenderIdentity, compile_message
 from postroad.mail.token import TokenSigner
 from postroad.settings import Service
-from postroad.store.campaign import Campaign, Sender, Step, step_settings, stored_files
+from postroad.store.campaign import Campaign, Sender, Step, step_settings
+from postroad.store.stored_file import stored_files
 from postroad.store.variant_split import content_of, variant_names
 
 

@@ -16,8 +16,8 @@ from postroad.mail.body import File
 from postroad.mail.dkim import DkimSigner
 from postroad.mail.token import TokenSigner
 from postroad.settings import Service
-from postroad.store.campaign import stored_files
 from postroad.store.engine import read
+from postroad.store.stored_file import stored_files
 
 FAILED_STEP_MS = 60_000
 """How long the error of a step that could not be compiled is the result for all its jobs."""

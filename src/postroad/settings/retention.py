@@ -35,6 +35,12 @@ class RetentionSettings(Section):
         le=_MAX_MS,
         description="events of recipients, which conditions use",
     )
+    attachments_ms: DurationMs = Field(
+        default=400 * _DAY_MS,
+        ge=_DAY_MS,
+        le=_MAX_MS,
+        description="attachments of requested messages, after the request; kept while the message may still be sent",
+    )
     webhook_log_ms: DurationMs = Field(
         default=30 * _DAY_MS, ge=_DAY_MS, le=_MAX_MS, description="log of webhooks: deliveries and their attempts"
     )

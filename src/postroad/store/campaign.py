@@ -1,8 +1,7 @@
-"""Campaigns: their senders, their steps and their files."""
+"""Campaigns, their senders and their steps."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -213,28 +212,6 @@ class StepVersion(StoredRow, table=True):
     version: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     settings: dict[str, Any] = Field(sa_type=JSON_OBJECT, nullable=False)
     replaced_at: datetime = Field(sa_type=UtcDateTime)
-
-
-class StoredFile(StoredRow, table=True):
-    """An attachment or image, stored once for all steps that use it. Workers on other hosts read it from here."""
-
-    __tablename__ = "stored_file"
-
-    digest: str = Field(primary_key=True, sa_type=sa.String(64), description="SHA-256 in hexadecimal")
-    octets: bytes = Field(sa_type=sa.LargeBinary)
-
-
-def save_files(connection: sa.Connection, files: Mapping[str, bytes]) -> None:
-    """Save files by their digests. Files that are stored already are skipped."""
-    statement = sa.text("INSERT INTO stored_file (digest, octets) VALUES (:digest, :octets) ON CONFLICT DO NOTHING")
-    for digest in sorted(files):  # In a fixed order, so that two transactions with the same files do not deadlock.
-        connection.execute(statement, {"digest": digest, "octets": files[digest]})
-
-
-def stored_files(connection: sa.Connection, digests: Collection[str]) -> dict[str, bytes]:
-    """Return the stored files of these digests."""
-    statement = sa.select(col(StoredFile.digest), col(StoredFile.octets)).where(col(StoredFile.digest).in_(digests))
-    return {row.digest: row.octets for row in connection.execute(statement)} if digests else {}
 
 
 def find_campaign(connection: sa.Connection, name: str, *, for_update: bool = False) -> Campaign:

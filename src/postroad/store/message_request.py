@@ -16,13 +16,14 @@ from sqlmodel import Field
 
 from postroad.store.bulk import id_rows
 from postroad.store.ledger import TouchState
-from postroad.store.types import BIG_ID, JSON_OBJECT, StoredRow, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, JSON_OBJECT, PartialIndex, StoredRow, StrEnumType, UtcDateTime
 
 
 class MessageRequest(StoredRow, table=True):
     """One requested message."""
 
     __tablename__ = "message_request"
+    __table_args__ = (PartialIndex("ix_message_request_files", "created_at", "id", where="files <> '[]'"),)
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     key: str = Field(sa_type=sa.String(200), unique=True, description="idempotency key")
