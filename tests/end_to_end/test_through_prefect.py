@@ -23,9 +23,11 @@ from postroad.delivery.job import SEND_QUEUE
 from postroad.embedded import ensure_redis
 from postroad.local.prefect_access import PrefectAccess, password_of
 from postroad.local.prefect_api import PrefectApi
+from postroad.local.prefect_server import choose_port
 from postroad.queue import Queue
 from postroad.sandbox import accepted
 from tests.commands import run_command
+from tests.events_out.receiver import SECRET, receiving
 from tests.kit.waiting import until
 from tests.prefect.browser import open_page, sign_in
 
@@ -43,6 +45,7 @@ class RunningStack:
     url: str
     environment: dict[str, str]
     campaigns: Path
+    webhook_port: int
 
     @property
     def access(self) -> PrefectAccess:
@@ -53,11 +56,11 @@ class RunningStack:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def apply_campaign(self, name: str, recipients: int) -> None:
-        """Apply a campaign of this name, with an audience of its own that accepts all mail."""
+    def apply_campaign(self, name: str, recipients: int, tag: str = "") -> None:
+        """Apply a campaign of this name, with an audience of its own. Without a tag it accepts all mail."""
         folder = self.campaigns / name
         folder.mkdir()
-        rows = [f"{name}-{n}@mailbox.example,Reader {n}" for n in range(recipients)]
+        rows = [f"{name}-{n}{tag}@mailbox.example,Reader {n}" for n in range(recipients)]
         (folder / "people.csv").write_text("\n".join(["address,first_name", *rows]))
         (folder / "text.txt").write_text("Hello {{ first_name }}\n{{ unsubscribe_url }}\n{{ postal_address }}\n")
         (folder / "campaign.yaml").write_text(
@@ -72,11 +75,23 @@ class RunningStack:
         return Counter(message.recipient for message in found if message.recipient.startswith(f"{name}-"))
 
 
+def endpoint_of_bounces(port: int) -> dict[str, str]:
+    """Settings of an endpoint that gets the events of bounced messages alone."""
+    settings = {
+        "URL": f"http://127.0.0.1:{port}/hooks",
+        "ALLOW_NETWORKS": '["127.0.0.0/8"]',
+        "EVENTS": '["message.bounced"]',
+        "SECRET": SECRET,
+    }
+    return {f"POSTROAD_WEBHOOKS_OUT__shop__{name}": value for name, value in settings.items()}
+
+
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     state_dir = tmp_path_factory.mktemp("stack")
     log = state_dir / "up.log"
-    environment = {**os.environ, "POSTROAD_STATE_DIR": str(state_dir)}
+    webhook_port = choose_port(preferred=0)
+    environment = {**os.environ, "POSTROAD_STATE_DIR": str(state_dir), **endpoint_of_bounces(webhook_port)}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "postroad", "up"], env=environment, cwd=ROOT, stdout=output, stderr=output
@@ -93,6 +108,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
             found[1],
             {**environment, "PREFECT_API_URL": f"{found[1]}/api"},
             tmp_path_factory.mktemp("campaigns"),
+            webhook_port,
         )
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, log.read_text()
@@ -157,6 +173,22 @@ async def test_preflight_failure_fails_the_run_and_sends_no_mail(stack: RunningS
     stack.postroad("campaign", "apply", str(stack.campaigns / "broken" / "campaign.yaml"))
     assert (await ended(stack, await run_of(stack, "broken"))).startswith("Completed")
     assert stack.postroad("campaign", "status", "broken")["launch_error"] is None
+
+
+async def test_events_of_a_campaign_reach_an_endpoint(stack: RunningStack) -> None:
+    async with receiving(port=stack.webhook_port) as receiver:
+        stack.apply_campaign("returned", 30, tag="+bounce")
+        assert (await ended(stack, await run_of(stack, "returned"))).startswith("Completed")
+        await until(lambda: len(receiver.requests) >= 30, within_s=60)
+        recipients = Counter(body["data"]["recipient"] for _, body in receiver.requests)
+        assert {body["type"] for _, body in receiver.requests} == {"message.bounced"}
+    assert recipients == Counter(f"returned-{number}+bounce@mailbox.example" for number in range(30))
+
+    def delivered() -> bool:
+        [endpoint] = stack.postroad("webhook", "list")
+        return (endpoint["waiting"], endpoint["dead"]) == (0, 0)
+
+    await until(delivered, within_s=60, every_s=0.5)
 
 
 async def test_maintenance_finds_nothing_missing_and_shows_the_queues(stack: RunningStack) -> None:
