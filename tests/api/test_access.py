@@ -19,7 +19,12 @@ from postroad.store.engine import read, write
 from tests.api.installation import NEWS, Installation
 from tests.api.server import ApiServer, an_api_server
 
-EXAMPLES = {"name": "news", "address": "ada@example.org", "id": "1"}
+EXAMPLES = {
+    "name": "news",
+    "address": "ada@example.org",
+    "id": "1",
+    "flow_run": "00000000-0000-4000-8000-000000000000",
+}
 
 
 def calls() -> Iterator[tuple[str, str, AccessRole]]:

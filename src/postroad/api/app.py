@@ -17,25 +17,33 @@ from postroad.api.problems import FieldProblem, Problem, add_handlers
 from postroad.api.routes import (
     campaign_acts,
     campaign_files,
+    campaign_reports,
     campaigns,
     deliveries,
+    launches,
+    message_acts,
     messages,
     operations,
     recipients,
     suppressions,
+    undecided,
 )
 from postroad.settings import AccessRole
 
 MOUNT_PATH: Final = "/api/v1"
 ROUTERS: Final = (
     messages.router,
+    message_acts.router,
     recipients.router,
     suppressions.router,
     campaigns.router,
     campaign_acts.router,
     campaign_files.router,
+    campaign_reports.router,
+    launches.router,
     deliveries.router,
     operations.router,
+    undecided.router,
 )
 
 _DESCRIPTION: Final = (

@@ -188,5 +188,8 @@ async def _http_error(_request: Request, error: HTTPException) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.scope["route"].path, exc_info=error)
+    # The path of the route, and not that of the request: it has no address. Without a route, nothing has matched yet.
+    route = request.scope.get("route")
+    where = route.path if route is not None else "a path without a route"
+    log.error("%s %s failed", request.method, where, exc_info=error)
     return ProblemError(ProblemKind.INTERNAL, "the log of the console has the cause").response()

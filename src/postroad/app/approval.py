@@ -262,8 +262,19 @@ async def withdraw(context: AppContext, name: str, approval_id: int, why: str) -
     await asyncio.to_thread(write_withdrawal)
 
 
-async def list_approvals(context: AppContext, name: str | None, limit: int) -> list[NamedApproval]:
-    """Return requests and their decisions, the newest first. ``name``: of this campaign only.
+async def list_approvals(
+    context: AppContext, name: str | None, limit: int, *, before: int | None = None
+) -> list[NamedApproval]:
+    """Return requests and their decisions, the newest first.
+
+    Args:
+        context: The open parts.
+        name: Only of this campaign; None: of all.
+        limit: Largest number of requests.
+        before: Only requests with a smaller id: that of the last one of the page before.
+
+    Returns:
+        The requests.
 
     Raises:
         StateError: There is no such campaign.
@@ -274,7 +285,7 @@ async def list_approvals(context: AppContext, name: str | None, limit: int) -> l
         with read(context.engine) as connection:
             if name is not None:
                 find_campaign(connection, name)
-            return store.list_approvals(connection, name, limit)
+            return store.list_approvals(connection, name, limit, before=before)
 
     return await asyncio.to_thread(find)
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from postroad.cli.context import with_context
 from postroad.cli.output import JsonOption, confirm, print_json, print_line
-
-if TYPE_CHECKING:
-    from postroad.app.advance import Advance
-    from postroad.app.context import AppContext
-    from postroad.senders.rollout import RolloutStatus
 
 
 def widen(
@@ -27,11 +21,11 @@ def widen(
     A pass over the campaigns does this by itself when the outcomes of the shares before are good. The command also
     makes a pass over this campaign, so that the messages of the share are planned at once.
     """
-    from postroad.app.advance import advance_campaign
+    from postroad.app.rollouts import running_rollout
+    from postroad.app.rollouts import widen as widen_rollout
     from postroad.cli.unknown import default_actor
-    from postroad.senders.rollout import widen as widen_rollout
 
-    status = with_context(lambda context: _read(context, name))
+    status = with_context(lambda context: running_rollout(context, name))
     coming = status.next
     if coming is None:
         if as_json:
@@ -47,27 +41,9 @@ def widen(
     if not yes:
         confirm(f"Let share {coming.number} of campaign {name} go?")
     who, number = default_actor(by), coming.number
-
-    async def work(context: AppContext) -> tuple[bool, Advance]:
-        now = context.clock.now()
-        done = await asyncio.to_thread(widen_rollout, context.engine, name, number, by=who, now=now)
-        return done, await advance_campaign(context, name)
-
-    opened, advance = with_context(work)
+    done = with_context(lambda context: widen_rollout(context, name, number, by=who))
     if as_json:
-        fields = {"campaign": name, "share": number, "people": coming.people, "already": not opened}
-        print_json({**fields, "submitted": advance.submitted, "by": who})
+        fields = {"campaign": name, "share": number, "people": coming.people, "already": not done.opened}
+        print_json({**fields, "submitted": done.advance.submitted, "by": who})
     else:
-        print_line(f"share {number} of campaign {name} {'is' if opened else 'was before'} let go")
-
-
-async def _read(context: AppContext, name: str) -> RolloutStatus:
-    from postroad.senders.rollout import require_rollout
-    from postroad.store.campaign import find_campaign
-    from postroad.store.engine import read
-
-    def find() -> RolloutStatus:
-        with read(context.engine) as connection:
-            return require_rollout(connection, find_campaign(connection, name))
-
-    return await asyncio.to_thread(find)
+        print_line(f"share {number} of campaign {name} {'is' if done.opened else 'was before'} let go")

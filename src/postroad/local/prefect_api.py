@@ -214,7 +214,7 @@ class PrefectApi:
         """
         answer = await self._request("GET", f"/flow_runs/{run_id}")
         if answer.status_code == httpx.codes.NOT_FOUND:
-            raise StateError(f"there is no flow run {run_id}")
+            raise StateError(f"there is no flow run {run_id}", missing=True)
         state = answer.raise_for_status().json()["state"]
         return RunState(state["type"], state["name"], state["message"] or "")
 

@@ -93,3 +93,57 @@ _NEXT_CAMPAIGN = sa.text(
     f"AND EXISTS (SELECT 1 FROM touch WHERE {_UNDECIDED} AND touch.state = :state AND touch.cause = :cause "
     "AND touch.campaign_id = campaign.id) ORDER BY campaign.id LIMIT 1"
 ).bindparams(sa.bindparam("state", type_=sa.Text()))
+
+
+class UndecidedTouch(Struct, frozen=True, kw_only=True):
+    """An undecided message. ``cause``: empty if it is not recorded."""
+
+    cause: str
+    touch: FoundTouch
+
+
+def undecided_of_state(
+    connection: sa.Connection,
+    *,
+    state: TouchState,
+    cause: str | None = None,
+    after: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+) -> Page[UndecidedTouch]:
+    """Return the undecided messages in one state, in the order of causes, campaigns and ids.
+
+    Args:
+        connection: A connection in a transaction.
+        state: Dead or unknown.
+        cause: Only of this cause; empty: those without one; None: of all causes.
+        after: The cursor of the page before; None: the first page.
+        limit: Rows of the page.
+
+    Returns:
+        The page. The page after it may be empty.
+
+    Raises:
+        UsageError: The cursor is not one of this list.
+        ValueError: The state is another one.
+    """
+    now, place = decode_cursor(after, tuple[str, str | None], (cause or "", None))
+    rows: list[UndecidedTouch] = []
+    limit = checked_limit(limit)
+    while True:
+        page = undecided_touches(connection, state=state, cause=now, after=place, limit=limit - len(rows))
+        rows += [UndecidedTouch(cause=now, touch=touch) for touch in page.rows]
+        if page.next is not None:
+            return Page(rows=rows, next=encode_cursor((now, page.next)))
+        following = _next_cause(connection, state, now) if cause is None else None
+        if following is None:
+            return Page(rows=rows)
+        now, place = following, None
+        if len(rows) == limit:
+            return Page(rows=rows, next=encode_cursor((now, None)))
+
+
+def _next_cause(connection: sa.Connection, state: TouchState, after: str) -> str | None:
+    where, order_by = keyset_sql(connection, equal=("state",), key=("cause",))
+    statement = sa.text(f"SELECT cause FROM touch WHERE {_UNDECIDED} AND {where} ORDER BY {order_by} LIMIT 1")
+    found: str | None = connection.execute(statement, {"state": state.value, "after_cause": after}).scalar()
+    return found

@@ -97,14 +97,18 @@ def last_approval(connection: sa.Connection, campaign_id: int) -> Approval | Non
     return found
 
 
-def list_approvals(connection: sa.Connection, campaign: str | None, limit: int) -> list[NamedApproval]:
-    """Return requests, the newest first. ``campaign``: of this campaign only."""
+def list_approvals(
+    connection: sa.Connection, campaign: str | None, limit: int, *, before: int | None = None
+) -> list[NamedApproval]:
+    """Return requests, the newest first. ``campaign``: of this campaign only. ``before``: those with a smaller id."""
     names = sa.text("SELECT id, name FROM campaign WHERE id IN :ids").bindparams(sa.bindparam("ids", expanding=True))
     statement = select(Approval).order_by(col(Approval.id).desc()).limit(limit)
     if campaign is not None:
         own = sa.text("SELECT id FROM campaign WHERE name = :name")
         campaign_id = connection.execute(own, {"name": campaign}).scalar()
         statement = statement.where(col(Approval.campaign_id) == campaign_id)
+    if before is not None:
+        statement = statement.where(col(Approval.id) < before)
     session = Session(connection)
     found = list(session.exec(statement))
     session.expunge_all()

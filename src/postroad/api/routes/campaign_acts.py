@@ -42,7 +42,7 @@ class RecallAnswer(Answer):
 
 
 @router.post("/campaigns/{name}/pause", responses=problems(ProblemKind.NOT_FOUND, ProblemKind.CONFLICT))
-@needs(AccessRole.OPERATE)
+@needs(AccessRole.SEND)
 async def pause_campaign(name: CampaignName, caller: CallerParameter) -> ActAnswer:
     """Let nothing more of a campaign leave. What is on the wire finishes."""
     with caller.act("campaign.pause", name):
@@ -51,16 +51,16 @@ async def pause_campaign(name: CampaignName, caller: CallerParameter) -> ActAnsw
 
 
 @router.post("/campaigns/{name}/resume", responses=problems(ProblemKind.NOT_FOUND, ProblemKind.CONFLICT))
-@needs(AccessRole.OPERATE)
+@needs(AccessRole.SEND)
 async def resume_campaign(name: CampaignName, caller: CallerParameter) -> ActAnswer:
     """Resume a paused campaign. No message is sent twice."""
     with caller.act("campaign.resume", name):
-        await campaign_acts.resume(caller.parts.context, name)
+        await campaign_acts.resume(caller.parts.context, name, by=f"API key {caller.key.name}")
     return await _acted(caller, name)
 
 
 @router.post("/campaigns/{name}/close", responses=problems(ProblemKind.NOT_FOUND, ProblemKind.CONFLICT))
-@needs(AccessRole.OPERATE)
+@needs(AccessRole.SEND)
 async def close_campaign(name: CampaignName, caller: CallerParameter) -> ActAnswer:
     """Let no more recipients enter a campaign. It finishes after those who did."""
     with caller.act("campaign.close", name):
