@@ -110,6 +110,7 @@ ROWS_OF_THE_CALLER = {
     "postroad.senders.dns_health:close_stale_holds": "senders",
     "postroad.senders.mail_reports:save": "rows of one report",
     "postroad.operations.unknown:_resolve": "one touch",
+    "postroad.operations.dead_letters:_drop": "five hundred touches",
     "postroad.shaping.shaper:Shaper._save": "one reply",
     "postroad.gates.controller:GateController._apply_locked": "one gate",
     "postroad.shaping.shaper:resume.<locals>.close": "one change",

@@ -61,6 +61,8 @@ def test_an_address_is_taken_in_place_of_an_id(run: Run, touches: dict[TouchStat
     assert json.loads(run("queue", "replay", ADA, "--json").stdout) == {"replayed": 1}
     resolved = json.loads(run("unknown", "resolve", ADA, "--as", "accepted", "--by", "me", "--json").stdout)
     assert resolved == {"id": touches[TouchState.UNKNOWN], "resolved": "accepted", "by": "me"}
+    dropped = json.loads(run("queue", "drop", "--all", "--by", "me", "--json").stdout)
+    assert dropped == {"dropped": 0, "by": "me"}, "what was replayed is not dead any more"
     # No job is left.
     for words in (("queue", "cancel", ADA, "--queue", "email:warmup"), ("unknown", "resolve", ADA, "--as", "dead")):
         assert run(*words).returncode == 7

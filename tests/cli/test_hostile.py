@@ -138,6 +138,7 @@ CALLS: dict[str, Call] = {
     "queue uncertain resolve": Call(("72", "dead", "--by", bad("by"), *OF_HOSTILE), ("by",)),
     "queue reschedule": Call(("73", "--to", BAD, *OF_HOSTILE)),
     "queue replay": Call(("--cause", bad("cause"), *OF_HOSTILE)),
+    "queue drop": Call(("--all", "--by", bad("by"), *OF_HOSTILE), ("by",)),
     "queue cancel": Call(("73", *OF_HOSTILE)),
     "queue rebuild": Call(()),
     "api-key create": Call((BAD, "--scope", "view", "--expires", BAD)),

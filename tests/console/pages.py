@@ -9,11 +9,13 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from postroad.bounce.classify import BounceClass
 from postroad.clock import SystemClock
 from postroad.console.registry import SCREENS
 from postroad.console.screen import PUBLIC, ScreenRoute
 from postroad.settings import AccessRole
 from postroad.store.audit import Actor, record_act
+from postroad.store.bounce import BounceEffectKind, BounceMail, add_effects, finish_mail, save_mail
 from postroad.store.campaign import CampaignState
 from postroad.store.console_access import SignIn, begin_session, save_user
 from postroad.store.engine import write
@@ -32,11 +34,21 @@ EXAMPLES = {
     "import_id": "4",
     "campaign": "spring",
     "touch": "1",
+    "undecided": "2",
+    "digest": f"{1:064x}",
     "run_id": "00000000-0000-4000-8000-000000000000",
 }
 """A value of each path parameter, of rows that `fill` makes."""
 
-QUERIES = {"/people/suppressions/lift": "?address=bounced%40example.com"}
+QUERIES = {
+    "/people/suppressions/lift": "?address=bounced%40example.com",
+    "/people/suppressions/add": "?address=ada%40example.org",
+    "/returned/mails": "?verdict=hard&days=7",
+    "/campaigns/{campaign}/variants/messages": "?step=step-1&variant=plain",
+    "/messages/{undecided}/decide": "?decision=drop",
+    "/undecided/decide": "?state=unknown&decision=delivered&cause=connection+lost",
+    "/undecided/messages": "?state=unknown&cause=connection+lost",
+}
 """Query of each page that needs one."""
 
 NOT_PAGES = {
@@ -92,6 +104,7 @@ def fill(engine: sa.Engine) -> None:
         fill_people(connection)
         fill_traffic(connection)
         fill_campaigns(connection, now)
+        fill_returned(connection, now)
         save_user(connection, "ada@example.com", AccessRole.OPERATE, "$argon2id$none", now)
         save_user(connection, HOSTILE[:100], AccessRole.VIEW, "$argon2id$none", now)
         for user in ("ada@example.com", HOSTILE):
@@ -167,9 +180,32 @@ def fill_campaigns(connection: sa.Connection, now: datetime) -> None:
     members = [add_recipient(connection, name=HOSTILE[:60]) for _ in range(4)]
     audience = add_audience(connection, members)
     add_campaign(connection, name="spring", state=CampaignState.DRAFT, audience_id=audience)
+    names = [{"name": HOSTILE[:40], "share": 60}, {"name": "plain", "share": 40}]
+    split = {"variants": names, "winner": {"by": "replied", "after_ms": 172_800_000, "at_most": 20}}
+    autumn, (step,) = add_campaign(connection, name="autumn", launched_at=now - timedelta(days=2), steps=(split,))
+    for state in (TouchState.DEFERRED, TouchState.UNKNOWN, TouchState.UNKNOWN, TouchState.DEAD):
+        add_touch(connection, autumn, step, state, due_at=now, settled_at=now if state.ended else None)
+    connection.execute(sa.text("UPDATE touch SET cause = 'connection lost' WHERE state = 'unknown'"))
+    connection.execute(sa.text("UPDATE touch SET cause = :cause WHERE state = 'dead'"), {"cause": HOSTILE[:60]})
     sent, steps = add_campaign(connection, name="winter", launched_at=now - timedelta(days=1), steps=({}, {}))
     for number, state in enumerate(TouchState):
         for step in steps:
             for _ in range(3 + 5 * number):
                 add_touch(connection, sent, step, state, recipient_id=add_recipient(connection), due_at=now)
     connection.execute(sa.text("UPDATE touch SET reply = :reply WHERE id % 7 = 0"), {"reply": HOSTILE})
+
+
+def fill_returned(connection: sa.Connection, now: datetime) -> None:
+    """Make returned mails of each verdict, some of them about a message."""
+    for number, verdict in enumerate((*BounceClass, BounceClass.HARD), start=1):
+        at = now - timedelta(hours=number)
+        raw = f"From: MAILER-DAEMON@example.org\r\nSubject: {HOSTILE}\r\n\r\n550 5.1.1 {HOSTILE}\r\n".encode()
+        mail = BounceMail(
+            digest=f"{number:064x}", received_at=at, source="smtp", mail_from=HOSTILE, recipient=HOSTILE, raw=raw
+        )
+        save_mail(connection, mail)
+        mail.processed_at, mail.kind, mail.verdict, mail.rule = at, "dsn", verdict.value, HOSTILE[:90]
+        mail.touch_id, mail.matched_by = (1, "return-path") if number % 2 else (None, None)
+        finish_mail(connection, mail)
+        if number % 2:
+            add_effects(connection, mail.digest, [(BounceEffectKind.ADDRESS_SUPPRESSED, 1, HOSTILE)], at)

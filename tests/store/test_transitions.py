@@ -18,6 +18,7 @@ from postroad.store.ledger import TouchState
 from postroad.store.touches.ending import (
     cancel_touches,
     delete_touches,
+    drop_dead,
     end_sequence_of,
     suppress_touches,
     suppress_touches_of,
@@ -143,6 +144,7 @@ WRITES: list[tuple[TouchEvent, Target, Callable[[Case], object]]] = [
     (E.DRAWN, None, lambda case: draw_shares(case.connection, [DrawnTouch(case.id, 2)])),
     (E.RELEASED, S.PLANNED, lambda case: release(case.connection, [ReleasedTouch(case.id, LATER)])),
     (E.REQUEUED, S.QUEUED, lambda case: requeue_dead(case.connection, [case.id])),
+    (E.DROPPED, S.CANCELLED, lambda case: drop_dead(case.connection, [case.id], by="ada", now=LATER)),
     (E.HELD, S.PLANNED, lambda case: hold(case.connection, [HeldTouch(case.id, LATER, "over the cap")])),
     (E.POSTPONED, None, lambda case: set_not_before(case.connection, [case.id], LATER)),
     (
@@ -269,7 +271,8 @@ def test_every_state_has_a_way_in_and_every_live_state_a_way_out() -> None:
 def test_only_acceptance_moves_what_was_sent_and_settled_without_a_person_or_a_returned_message() -> None:
     settled = {S.ACCEPTED, S.BOUNCED, S.DEAD, S.SUPPRESSED, S.CANCELLED, S.EXPIRED}
     moved = {(row.event, row.target) for row in TRANSITIONS if row.target is not None and row.sources & settled}
-    assert moved == {(E.RECORDED, S.ACCEPTED), (E.RETURNED, S.BOUNCED), (E.REQUEUED, S.QUEUED)}
+    by_a_person = {(E.REQUEUED, S.QUEUED), (E.DROPPED, S.CANCELLED)}
+    assert moved == {(E.RECORDED, S.ACCEPTED), (E.RETURNED, S.BOUNCED), *by_a_person}
 
 
 def test_a_transition_that_the_table_lacks_has_no_condition_in_sql() -> None:

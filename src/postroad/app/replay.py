@@ -1,4 +1,4 @@
-"""Sends dead letters again."""
+"""Sends dead letters again, or drops them."""
 
 from __future__ import annotations
 
@@ -27,3 +27,22 @@ async def replay(context: AppContext, queue: Queue, ids: Sequence[str]) -> int:
     """
     options = replace(context.submit_options, gates=context.gates(queue))
     return await dead_letters.replay(context.engine, queue, ids, options, now=context.clock.now())
+
+
+async def drop(context: AppContext, queue: Queue, ids: Sequence[str], *, by: str) -> int:
+    """Decide that dead letters are not sent again. Those of mail end as cancelled in the ledger.
+
+    Args:
+        context: The open parts.
+        queue: The queue that they died in.
+        ids: Ids of their jobs. Those of mail may be in the ledger alone.
+        by: Who decides; kept in the ledger.
+
+    Returns:
+        How many were dropped.
+
+    Raises:
+        UsageError: An id is not that of a touch.
+        UnavailableError: The database or the queue is unavailable.
+    """
+    return await dead_letters.drop(context.engine, queue, ids, by=by, now=context.clock.now())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from postroad.app.context import AppContext
 from postroad.delivery.job import MAIL_QUEUES, parse_touch_id
-from postroad.operations.unknown import Resolution, resolve_job, resolve_touch
+from postroad.operations.unknown import NotUnknownError, Resolution, resolve_job, resolve_touch
 from postroad.queue import Queue
 
 
@@ -28,7 +30,47 @@ async def resolve(context: AppContext, queue: Queue, id_: str, resolution: Resol
     if queue.name not in MAIL_QUEUES:
         await resolve_job(queue, id_, resolution, by=by)
         return
-    parse_touch_id(id_)  # Nothing is written for an id that cannot be one.
+    await _resolve_touches(context, queue, [id_], resolution, by=by)
+
+
+async def resolve_each(
+    context: AppContext, queue: Queue, ids: Sequence[str], resolution: Resolution, *, by: str
+) -> list[str]:
+    """Resolve unknown touches of a queue of mail. Those that are not unknown are skipped.
+
+    Args:
+        context: The open parts.
+        queue: The queue.
+        ids: Ids of the touches.
+        resolution: What became of them.
+        by: Who found out; kept in the ledger.
+
+    Returns:
+        The ids of those that were resolved.
+
+    Raises:
+        UsageError: An id is not that of a touch.
+        UnavailableError: The database or the queue is unavailable.
+    """
+    return await _resolve_touches(context, queue, ids, resolution, by=by, skip=[NotUnknownError])
+
+
+async def _resolve_touches(
+    context: AppContext,
+    queue: Queue,
+    ids: Sequence[str],
+    resolution: Resolution,
+    *,
+    by: str,
+    skip: Sequence[type[Exception]] = (),
+) -> list[str]:
+    for id_ in ids:
+        parse_touch_id(id_)  # Nothing is written if one cannot be an id.
     await context.recorder(queue, "resolve").drain()
     options = replace(context.submit_options, gates=context.gates(queue))
-    await resolve_touch(context.engine, queue, id_, resolution, options, by=by, now=context.clock.now())
+    resolved = []
+    for id_ in ids:
+        with suppress(*skip):
+            await resolve_touch(context.engine, queue, id_, resolution, options, by=by, now=context.clock.now())
+            resolved.append(id_)
+    return resolved

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -10,6 +11,7 @@ import typer
 
 from postroad.app.context import AppContext
 from postroad.app.rebuild import rebuild_queues
+from postroad.app.replay import drop as drop_dead_letters
 from postroad.app.replay import replay as replay_dead_letters
 from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.cli import queue_gate, queue_job, queue_uncertain
@@ -18,12 +20,13 @@ from postroad.cli.names import named_queue, require_jobs
 from postroad.cli.options import QueueOption
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.row_limit import LimitOption
+from postroad.cli.unknown import ByOption, default_actor
 from postroad.delivery.job import MAIL_QUEUES, SEND_QUEUE
 from postroad.errors import UsageError, unknown_name
 from postroad.operations.dead_letters import list_dead_letters
 from postroad.operations.rebuild import RebuildResult
 from postroad.printable import counted
-from postroad.queue import DeadLetter, QueueStats
+from postroad.queue import DeadLetter, Queue, QueueStats
 from postroad.store.ledger import TouchState
 from postroad.touch_search import touch_ids
 
@@ -89,11 +92,16 @@ def dead(
         print_table(title, ["id", "cause", "error"], ([letter.id, letter.cause, letter.error] for letter in shown))
 
 
+LettersArgument = Annotated[list[str] | None, typer.Argument(help="Ids of dead letters; of mail also addresses.")]
+CauseOption = Annotated[str | None, typer.Option(help="All of this cause.")]
+AllOption = Annotated[bool, typer.Option("--all", help="All of them.")]
+
+
 @app.command("replay")
 def replay(
-    ids: Annotated[list[str] | None, typer.Argument(help="Ids of dead letters; of mail also addresses.")] = None,
-    cause: Annotated[str | None, typer.Option(help="All of this cause.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    ids: LettersArgument = None,
+    cause: CauseOption = None,
+    everything: AllOption = False,
     queue: QueueOption = SEND_QUEUE,
     as_json: JsonOption = False,
 ) -> None:
@@ -101,27 +109,66 @@ def replay(
 
     A message that only the ledger has, as after the loss of the queue's server, gets a new job.
     """
-    if sum((bool(ids), cause is not None, everything)) != 1:
-        raise UsageError("say which dead letters: their ids, --cause, or --all")
+    _require_one_choice(ids, cause, everything)
 
     async def work(context: AppContext) -> int:
         opened = await named_queue(context, queue)
-        if ids:
-            dead = (TouchState.DEAD, TouchState.EXPIRED)
-            chosen = await touch_ids(context, ids, queue, dead) if queue in MAIL_QUEUES else ids
-            await require_jobs(context, opened, chosen)
-            return await replay_dead_letters(context, opened, chosen)
-        letters = await list_dead_letters(context.engine, opened, cause=cause)
-        if cause is not None and not letters:
-            causes = {letter.cause for letter in await list_dead_letters(context.engine, opened)}
-            raise unknown_name("cause of a dead letter", cause, causes, listed_by="postroad queue dead --by cause")
-        return await replay_dead_letters(context, opened, [letter.id for letter in letters])
+        letters = await _letters(context, opened, ids, cause, (TouchState.DEAD, TouchState.EXPIRED))
+        return await replay_dead_letters(context, opened, letters)
 
     count = with_context(work)
     if as_json:
         print_json({"replayed": count})
     else:
         print_line(f"{count:,} replayed")
+
+
+@app.command("drop")
+def drop(
+    ids: LettersArgument = None,
+    cause: CauseOption = None,
+    everything: AllOption = False,
+    by: ByOption = None,
+    queue: QueueOption = SEND_QUEUE,
+    as_json: JsonOption = False,
+) -> None:
+    """Give dead letters up: they are not sent again, and no longer listed. It cannot be undone.
+
+    Those of mail end as cancelled. The ledger records who decided it.
+    """
+    _require_one_choice(ids, cause, everything)
+    who = default_actor(by)
+
+    async def work(context: AppContext) -> int:
+        opened = await named_queue(context, queue)
+        letters = await _letters(context, opened, ids, cause, (TouchState.DEAD,))
+        return await drop_dead_letters(context, opened, letters, by=who)
+
+    count = with_context(work)
+    if as_json:
+        print_json({"dropped": count, "by": who})
+    else:
+        print_line(f"{count:,} dropped by {who}")
+
+
+def _require_one_choice(ids: list[str] | None, cause: str | None, everything: bool) -> None:
+    if sum((bool(ids), cause is not None, everything)) != 1:
+        raise UsageError("say which dead letters: their ids, --cause, or --all")
+
+
+async def _letters(
+    context: AppContext, queue: Queue, ids: list[str] | None, cause: str | None, states: Sequence[TouchState]
+) -> Sequence[str]:
+    """Return the ids that a person named, or those of a cause, or all. ``states``: of the messages of an address."""
+    if ids:
+        chosen = await touch_ids(context, ids, queue.name, states) if queue.name in MAIL_QUEUES else ids
+        await require_jobs(context, queue, chosen)
+        return chosen
+    letters = await list_dead_letters(context.engine, queue, cause=cause)
+    if cause is not None and not letters:
+        causes = {letter.cause for letter in await list_dead_letters(context.engine, queue)}
+        raise unknown_name("cause of a dead letter", cause, causes, listed_by="postroad queue dead --by cause")
+    return [letter.id for letter in letters]
 
 
 @app.command("rebuild")

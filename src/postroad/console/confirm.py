@@ -24,6 +24,7 @@ class FieldKind(StrEnum):
     CHOICE = "choice"
     PASSWORD = "password"  # noqa: S105  (a kind of field)
     CHECK = "check"
+    TIME = "time"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
 from urllib.parse import parse_qsl
 
 from fastapi import HTTPException
@@ -56,6 +57,14 @@ class ConsoleForm:
         if value not in choices:
             self.errors[name] = f"Choose one of {', '.join(choices)}."
         return value
+
+    def time(self, name: str, zone: tzinfo) -> datetime | None:
+        """Return a time in a zone. None, and an error, for a text that is not one."""
+        try:
+            return datetime.fromisoformat(self.raw(name).strip()).replace(tzinfo=zone)
+        except ValueError:
+            self.errors[name] = "Choose a date and a time."
+            return None
 
     def checked(self, name: str) -> bool:
         """Return whether a check box is checked."""

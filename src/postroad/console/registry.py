@@ -8,11 +8,15 @@ from postroad.console.screens import (
     audit,
     campaign_acts,
     campaign_forecast,
+    campaign_variants,
     campaigns,
     launch,
+    message_acts,
     now,
     people,
+    returned,
     sign_in,
+    undecided,
     why,
 )
 
@@ -21,11 +25,13 @@ SCREENS: tuple[Screen, ...] = (
     why.screen,
     campaigns.screen,
     launch.screen,
+    undecided.screen,
+    returned.screen,
     people.screen,
     audit.screen,
     access.screen,
     sign_in.screen,
 )
 
-# These add routes to the screen of campaigns.
-_WITH_ROUTES = (campaign_acts, campaign_forecast)
+# These add routes to the screens of campaigns and of messages.
+_WITH_ROUTES = (campaign_acts, campaign_forecast, campaign_variants, message_acts)

@@ -1,4 +1,4 @@
-"""Lists and replays dead letters of a queue and of the ledger, also those that the queue has lost."""
+"""Lists, replays and drops dead letters of a queue and of the ledger, also those that the queue has lost."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from postroad.delivery.recorder import GROUP
 from postroad.delivery.submit import SubmitOptions, enqueue_by_id, load_submit_plan
 from postroad.queue import DeadLetter, JobState, Queue
 from postroad.store.engine import read, write
+from postroad.store.touches.ending import drop_dead
 from postroad.store.touches.sending import requeue_dead
 from postroad.store.types import UtcDateTime
 
@@ -191,3 +192,38 @@ async def _replay_touches(
 def _requeue(engine: sa.Engine, touch_ids: Sequence[int]) -> dict[int, str]:
     with write(engine) as connection:
         return requeue_dead(connection, touch_ids)
+
+
+async def drop(engine: sa.Engine, queue: Queue, ids: Sequence[str], *, by: str, now: datetime) -> int:
+    """Decide that dead letters are not sent again.
+
+    For a queue of mail the ledger decides: touches that are not dead are skipped, and the others end as cancelled.
+
+    Args:
+        engine: The ledger's database.
+        queue: The queue that they died in.
+        ids: Ids of their jobs.
+        by: Who decides; kept in the ledger.
+        now: The time.
+
+    Returns:
+        How many were dropped.
+
+    Raises:
+        UsageError: An id is not that of a touch.
+        UnavailableError: The database or the queue is unavailable.
+    """
+    if queue.name not in MAIL_QUEUES:
+        return await queue.drop(ids)
+    dropped = 0
+    for start in range(0, len(ids), CHUNK):
+        touch_ids = [parse_touch_id(id_) for id_ in ids[start : start + CHUNK]]
+        ended = await asyncio.to_thread(_drop, engine, touch_ids, by, now)
+        await queue.drop([job_id(touch_id) for touch_id in sorted(ended)])
+        dropped += len(ended)
+    return dropped
+
+
+def _drop(engine: sa.Engine, touch_ids: Sequence[int], by: str, now: datetime) -> set[int]:
+    with write(engine) as connection:
+        return drop_dead(connection, touch_ids, by=by, now=now)

@@ -34,6 +34,10 @@ class Resolution(StrEnum):
     DEAD = "dead"
 
 
+class NotUnknownError(StateError):
+    """A touch is not unknown, so it cannot be resolved."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnknownTouch:
     """A touch that is unknown. ``said``: the last reply. ``queued``: the queue has its job too, not only the ledger."""
@@ -123,7 +127,7 @@ async def resolve_touch(
         now: The time.
 
     Raises:
-        StateError: It is not unknown.
+        NotUnknownError: It is not unknown.
         UsageError: The id is not that of a touch.
         UnavailableError: The database or the queue is unavailable.
     """
@@ -162,7 +166,7 @@ def _resolve(engine: sa.Engine, touch_id: int, resolution: Resolution, by: str, 
     with write(engine) as connection:
         campaign = resolve_unknown(connection, touch_id, _STATES[resolution], by=by, now=now)
     if campaign is None:
-        raise StateError(
+        raise NotUnknownError(
             f"touch {touch_id} is not unknown",
             remedy="`postroad unknown list` names those that are; a recorder must be running.",
         )

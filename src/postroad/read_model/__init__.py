@@ -5,6 +5,7 @@ page         lists in pages, by key
 now          what is due and leaves, the minutes of a day, what is undecided
 receivers    outcomes by sender and mailbox provider, their events and replies
 campaigns    the parts of a campaign's audience, and the messages of each part
+variants     the messages of each variant of a step
 returned     returned mail by verdict and rule
 undecided    dead and unknown messages by cause
 warmups      the caps of senders that warm up, and their plans

@@ -110,7 +110,7 @@ def campaign_touches(
         StateError: There is no such campaign, or no such email step.
         UsageError: The cursor is not one of this list.
     """
-    steps = _step_ids(connection, name, step, only_emails=True)
+    steps = step_ids(connection, name, step, only_emails=True)
 
     def ids(step_id: int, after_id: int, number: int) -> list[int]:
         return touch_ids_in_state(connection, step_id, state, after=after_id, limit=number)
@@ -146,7 +146,7 @@ def journey_recipients(
         StateError: There is no such campaign or step.
         UsageError: The cursor is not one of this list.
     """
-    steps = _step_ids(connection, name, step, only_emails=False)
+    steps = step_ids(connection, name, step, only_emails=False)
 
     def ids(step_id: int, after_id: int, number: int) -> list[int]:
         return enrolment_ids_in_state(connection, step_id, state, why, after=after_id, limit=number)
@@ -154,7 +154,22 @@ def journey_recipients(
     return _page(steps, ids, lambda found: enrolments_by_ids(connection, found), after, checked_limit(limit))
 
 
-def _step_ids(connection: sa.Connection, name: str, step: str | None, *, only_emails: bool) -> list[int]:
+def step_ids(connection: sa.Connection, name: str, step: str | None, *, only_emails: bool) -> list[int]:
+    """Return the ids of a campaign's steps, or of the one with this name.
+
+    Args:
+        connection: A connection in a transaction.
+        name: Name of the campaign.
+        step: Name of a step; None: all steps.
+        only_emails: Whether to leave out other kinds of steps.
+
+    Returns:
+        The ids, in the order of the steps.
+
+    Raises:
+        StateError: There is no such campaign.
+        unknown_name: There is no such step.
+    """
     campaign = find_campaign(connection, name)
     steps = {
         each.name: each.id or 0

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from msgspec import Struct
 
 from postroad.read_model.page import DEFAULT_LIMIT, Page, checked_limit, decode_cursor, to_page
-from postroad.store.bounce import BounceEffectKind, effects_of, mail_of, raw_of
+from postroad.store.bounce import BounceEffectKind, effects_of, head_of, mail_of
 from postroad.store.returned_page import ReturnedRow, count_returned, returned_page
 from postroad.store.touch_lookup import FoundTouch, touch_by_id
 
@@ -107,7 +107,7 @@ def returned_mail(connection: sa.Connection, digest: str) -> ReturnedMailDetail 
     mail = mail_of(connection, digest)
     if mail is None:
         return None
-    raw = raw_of(connection, digest)
+    head, octets = head_of(connection, digest, SHOWN_BYTES) or (None, 0)
     return ReturnedMailDetail(
         digest=mail.digest,
         received_at=mail.received_at,
@@ -124,6 +124,6 @@ def returned_mail(connection: sa.Connection, digest: str) -> ReturnedMailDetail 
             MailEffect(effect=kind, touch_id=touch_id, detail=detail)
             for kind, touch_id, detail in effects_of(connection, digest)
         ],
-        text=None if raw is None else raw[:SHOWN_BYTES].decode("utf-8", "replace"),
-        octets=0 if raw is None else len(raw),
+        text=None if head is None else head.decode("utf-8", "replace"),
+        octets=octets,
     )

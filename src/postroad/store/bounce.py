@@ -167,6 +167,16 @@ def raw_of(connection: sa.Connection, digest: str) -> bytes | None:
     return None if raw is None else bytes(raw)
 
 
+def head_of(connection: sa.Connection, digest: str, limit: int) -> tuple[bytes, int] | None:
+    """Return the first bytes of a mail and its size; None if there is no such mail, or its retention is over."""
+    statement = sa.text(
+        "SELECT substr(raw, 1, :limit) AS head, length(raw) AS octets FROM bounce_mail "
+        "WHERE digest = :digest AND raw IS NOT NULL"
+    )
+    row = connection.execute(statement, {"digest": digest, "limit": limit}).one_or_none()
+    return None if row is None else (bytes(row.head), int(row.octets))
+
+
 def mails_to_empty(connection: sa.Connection, before: datetime, limit: int) -> list[str]:
     """Return the digests of processed mails received before a time that have their bytes, the oldest first."""
     statement = _text(

@@ -26,6 +26,16 @@ def touch_ids_in_state(
     return list(connection.execute(statement, values).scalars())
 
 
+def touch_variants_in_state(
+    connection: sa.Connection, step_id: int, state: TouchState, *, after: int, limit: int
+) -> list[tuple[int, str | None]]:
+    """Return ids and variants of the touches of a step in a state whose ids are greater than ``after``, in order."""
+    where, order_by = keyset_sql(connection, equal=("step_id", "state"), key=("id",))
+    statement = sa.text(f"SELECT id, variant FROM touch WHERE claim >= 0 AND {where} ORDER BY {order_by} LIMIT :limit")
+    values = {"step_id": step_id, "state": state.value, "after_id": after, "limit": limit}
+    return [(row.id, row.variant) for row in connection.execute(statement, values)]
+
+
 def enrolment_ids_in_state(
     connection: sa.Connection, step_id: int, state: EnrolmentState, why: ExitReason | None, *, after: int, limit: int
 ) -> list[int]:

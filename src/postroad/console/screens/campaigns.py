@@ -20,6 +20,7 @@ from postroad.console.campaign_view import (
 )
 from postroad.console.hour_chart import HourBar, hour_chart
 from postroad.console.screen import NavSection, Screen
+from postroad.console.variant_view import variant_views
 from postroad.console.visit import Visit
 from postroad.explain.campaign_delays import campaign_delays
 from postroad.read_model.campaigns import (
@@ -106,6 +107,7 @@ async def _campaign_values(visit: Visit, name: str) -> dict[str, Any]:
         "paused_cohorts": paused,
         "url_of": campaign_url,
         "tones": TOUCH_TONES,
+        "variants": await variant_views(visit, name),
     }
 
 

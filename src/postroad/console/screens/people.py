@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from fastapi import Response
+from typing import Annotated
+from urllib.parse import urlencode
 
-from postroad.app.suppressions import lift_suppressions, stored_keys, suppression_key
+import sqlalchemy as sa
+from fastapi import Query, Response
+
+from postroad.app.suppressions import (
+    NewSuppressions,
+    add_suppressions,
+    lift_suppressions,
+    stored_keys,
+    suppression_key,
+)
 from postroad.console.authorise import CurrentVisit
 from postroad.console.confirm import Confirmation, Extent, FormField
 from postroad.console.screen import NavSection, Screen
+from postroad.console.visit import Visit, local_path
 from postroad.errors import DataError, StateError, UsageError
+from postroad.mail.address_hash import is_hash
 from postroad.read_model import people
 from postroad.settings import AccessRole
+from postroad.store.ledger import UNSENT
 from postroad.store.person_history import suppressions_with_keys
 from postroad.store.suppression import SuppressionReason
+from postroad.store.touch_lookup import MAX_TOUCHES, touches_of_address
 
 screen = Screen(name="people", title="People", path="/people", section=NavSection.RECORDS)
 
 MAX_ADDRESS_CHARACTERS = 320
 MAX_BY_CHARACTERS = 100
+MAX_BACK = 4_000
+SUPPRESSIONS = "/people/suppressions"
 
 TONES = {
     SuppressionReason.UNSUBSCRIBE: "info",
@@ -88,14 +104,66 @@ async def suppressions(
     )
 
 
+BackText = Annotated[str, Query(max_length=MAX_BACK)]
+
+
+def _waiting_to(connection: sa.Connection, key: str) -> int | None:
+    """Return the number of messages that wait for an address. None: the key is not that of one address."""
+    if key.startswith("@") or is_hash(key):
+        return None
+    return len(touches_of_address(connection, key, states=UNSENT, limit=MAX_TOUCHES))
+
+
+async def _suppressing(visit: Visit, address: str, back: str, *, why: str = "", error: str = "") -> Confirmation:
+    waiting = await visit.read(_waiting_to, _key(address))
+    href = f"/why?{urlencode({'q': address})}"
+    stopped = (
+        [] if waiting is None else [Extent(count=waiting, label="messages to it wait, and are not sent", href=href)]
+    )
+    hint = "How you know that it wants no mail. It is stored with the suppression."
+    return Confirmation(
+        title=f"Send no more to {address}?",
+        button="Suppress it",
+        action="/people/suppressions/add",
+        back=back,
+        extents=stopped,
+        effects=["It gets no mail of any campaign, and of no sender, until a person lifts the suppression."],
+        fields=[FormField(name="why", label="Reason", value=why, error=error, hint=hint)],
+        hidden={"address": address, "back": back},
+    )
+
+
+@screen.get("/people/suppressions/add", role=AccessRole.OPERATE)
+async def ask_suppress(visit: CurrentVisit, address: str, back: BackText = SUPPRESSIONS) -> Response:
+    """Show what a suppression of an address, a domain or a hash would touch."""
+    return visit.confirm(await _suppressing(visit, address, local_path(back)))
+
+
+@screen.post("/people/suppressions/add", role=AccessRole.OPERATE)
+async def suppress(visit: CurrentVisit) -> Response:
+    """Suppress an address, a domain or a hash everywhere."""
+    form = await visit.form()
+    address, why = form.text("address", max_characters=MAX_ADDRESS_CHARACTERS), form.text("why", max_characters=200)
+    back = local_path(form.raw("back")[:MAX_BACK] or SUPPRESSIONS)
+    if "why" in form.errors:
+        page = await _suppressing(visit, address, back, why=why, error=form.errors["why"])
+        return visit.confirm(page, status=422)
+    source = f"{visit.user.user[:MAX_BY_CHARACTERS]} in the console: {why}"
+    given = NewSuppressions(keys=[_key(address)], reason=SuppressionReason.MANUAL, source=source)
+    async with visit.act("suppression.add", address, note=why) as act:
+        added = await visit.run(add_suppressions, visit.parts.context, given)
+        act.count = added.new
+    return visit.redirect(back, f"{address} gets no mail." if added.new else f"{address} was suppressed already.")
+
+
 @screen.get("/people/suppressions/lift", role=AccessRole.OPERATE)
-async def ask_lift(visit: CurrentVisit, address: str) -> Response:
+async def ask_lift(visit: CurrentVisit, address: str, back: BackText = SUPPRESSIONS) -> Response:
     """Show what lifting the suppressions of an address would touch."""
     keys = stored_keys(visit.parts.context, [_key(address)])
     found, _ = await visit.read(suppressions_with_keys, keys)
     if not found:
         raise StateError(f"{address[:MAX_ADDRESS_CHARACTERS]} is not suppressed", remedy="Check its spelling.")
-    return visit.confirm(_lifting(address, len(found)))
+    return visit.confirm(_lifting(address, len(found), local_path(back)))
 
 
 @screen.post("/people/suppressions/lift", role=AccessRole.OPERATE)
@@ -104,16 +172,17 @@ async def lift(visit: CurrentVisit) -> Response:
     form = await visit.form()
     address = form.text("address", max_characters=MAX_ADDRESS_CHARACTERS)
     why = form.text("why", max_characters=200)
+    back = local_path(form.raw("back")[:MAX_BACK] or SUPPRESSIONS)
     if form.errors:
         found, _ = await visit.read(suppressions_with_keys, stored_keys(visit.parts.context, [_key(address)]))
-        return visit.confirm(_lifting(address, len(found), why=why, error=form.errors.get("why", "")), status=422)
+        return visit.confirm(_lifting(address, len(found), back, why=why, error=form.errors.get("why", "")), status=422)
     async with visit.act("suppression.lift", address, note=why) as act:
         by, context = visit.user.user[:MAX_BY_CHARACTERS], visit.parts.context
         act.count = len(await visit.run(lift_suppressions, context, [_key(address)], None, by=by, why=why))
-    return visit.redirect("/people/suppressions", f"{address} is not suppressed any more.")
+    return visit.redirect(back, f"{address} is not suppressed any more.")
 
 
-def _lifting(address: str, count: int, *, why: str = "", error: str = "") -> Confirmation:
+def _lifting(address: str, count: int, back: str, *, why: str = "", error: str = "") -> Confirmation:
     reason = FormField(
         name="why", label="Reason", value=why, error=error, hint="What the person wrote, and when. It is recorded."
     )
@@ -121,13 +190,13 @@ def _lifting(address: str, count: int, *, why: str = "", error: str = "") -> Con
         title=f"Send to {address} again?",
         button="Lift the suppression",
         action="/people/suppressions/lift",
-        back="/people/suppressions",
+        back=back,
         extents=[Extent(count=count, label="suppressions are lifted")],
         effects=[
             "Campaigns that are launched or continue from now on may send to it. Messages that were stopped stay so."
         ],
         fields=[reason],
-        hidden={"address": address},
+        hidden={"address": address, "back": back},
     )
 
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from postroad.store.bulk import any_of, id_rows, locked_touches
 from postroad.store.ledger import TouchState
+from postroad.store.outcome import OUTCOME_COLUMNS, OUTCOME_TABLES, OUTCOME_VALUES
 from postroad.store.suppression import transactional_sql
 from postroad.store.touches.transitions import Condition, TouchEvent, allowed_sql
 from postroad.store.types import UtcDateTime
@@ -33,6 +34,38 @@ def suppress_touches(connection: sa.Connection, touch_ids: Sequence[int], now: d
 def cancel_touches(connection: sa.Connection, touch_ids: Sequence[int], now: datetime) -> set[int]:
     """End those of these touches that wait as ``cancelled``. Returns the touches that ended."""
     return _end(connection, touch_ids, TouchState.CANCELLED, now)
+
+
+def drop_dead(connection: sa.Connection, touch_ids: Sequence[int], *, by: str, now: datetime) -> set[int]:
+    """End those of these touches that are dead as ``cancelled``, and record who decided it.
+
+    Args:
+        connection: A connection in a transaction that writes.
+        touch_ids: The touches.
+        by: The person who decides that they are not sent again.
+        now: The time of the transaction.
+
+    Returns:
+        The touches that ended.
+    """
+    note, values = f"dropped by {by}"[:500], {"now": now}
+    fence, parameters = locked_touches(connection, touch_ids, "state")
+    statement = sa.text(
+        f"{fence} UPDATE touch SET state = '{TouchState.CANCELLED}', reply = :note, settled_at = :now FROM mine "
+        f"WHERE touch.id = mine.id AND {allowed_sql(TouchEvent.DROPPED, TouchState.CANCELLED, state='mine.state')} "
+        "RETURNING touch.id"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    dropped = set(connection.execute(statement, {**values, "note": note, **parameters}).scalars())
+    item, parameters = id_rows(connection, sorted(dropped))
+    # The time distinguishes it from an earlier one of the same touch: replayed, a touch may be dead again.
+    event = sa.text(
+        f"INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause, reply, {OUTCOME_COLUMNS}) "
+        f"SELECT touch.id || :suffix, touch.id, touch.state, :now, 0, 'resolved', :note, {OUTCOME_VALUES} "
+        f"FROM {item} CROSS JOIN {OUTCOME_TABLES} AND touch.id = batch.id"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    suffix = f":{now.timestamp():.6f}:dropped"
+    connection.execute(event, {**values, "note": note, "suffix": suffix, **parameters})
+    return dropped
 
 
 def _end(connection: sa.Connection, touch_ids: Sequence[int], state: TouchState, now: datetime) -> set[int]:

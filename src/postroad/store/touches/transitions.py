@@ -34,6 +34,7 @@ class TouchEvent(StrEnum):
     DRAWN = "drawn"  # a rollout draws its share
     RELEASED = "released"  # its share of a rollout is let go
     REQUEUED = "requeued"  # it failed, and a person has it sent again
+    DROPPED = "dropped"  # it failed, and a person decides that it is not sent again
     POSTPONED = "postponed"  # a person sets a time before which it is not sent
     HELD = "held"  # a frequency cap holds it for longer than its job may wait in the queue
     REASSIGNED = "reassigned"  # overflow gives it to another sender
@@ -103,6 +104,7 @@ TRANSITIONS: Final = (
     _from(UNSENT, _E.SUPPRESSED, _S.SUPPRESSED),
     _from(UNSENT, _E.CANCELLED, _S.CANCELLED),
     _from([_S.DEAD, _S.EXPIRED], _E.REQUEUED, _S.QUEUED),
+    _from([_S.DEAD], _E.DROPPED, _S.CANCELLED),
     _from([_S.QUEUED, _S.DEFERRED], _E.POSTPONED, None),
     _from(WAITING, _E.HELD, _S.PLANNED),
     _from([_S.WITHHELD], _E.DRAWN, None),
