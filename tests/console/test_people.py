@@ -98,3 +98,17 @@ async def test_a_user_who_may_only_view_gets_no_link_to_lift(console: Console) -
     await asyncio.to_thread(fill, console.engine)
     http = await console.client(AccessRole.VIEW)
     assert "/people/suppressions/lift" not in (await http.get("/people/suppressions")).text
+
+
+async def test_a_text_that_no_database_stores_is_answered(console: Console) -> None:
+    http = await console.client(AccessRole.OWN)
+    for path in (
+        "/people/audiences/%00",
+        "/campaigns/a%00b",
+        "/campaigns/a/messages?step=%00",
+        "/undecided/messages?state=dead&cause=%00",
+        "/returned/mails/%00",
+        "/audit?actor=%00",
+        "/why?q=%00",
+    ):
+        assert (await http.get(path)).status_code < 500, path

@@ -134,12 +134,12 @@ async def test_what_is_decided_is_refused_and_what_failed_later_is_not_touched(c
         assert (await http.get(f"/messages/{refused}/decide?decision=drop")).status_code == 409
         assert (await http.post(f"/messages/{refused}/decide", data={"decision": "drop"})).status_code == 409
     for path, data in (
-        ("/undecided/decide", {}),
+        ("/undecided/decide", {"cause": LOST}),
         ("/undecided/decide", {**hidden(page), "state": "accepted"}),
         ("/undecided/decide", {**hidden(page), "state": "dead"}),
         ("/undecided/decide", {**hidden(page), "until": "now"}),
         ("/undecided/decide", {**hidden(page), "note": "x" * 301}),
-        (f"/messages/{other}/decide", {}),
+        (f"/messages/{other}/decide", {"note": ""}),
         (f"/messages/{other}/decide", {"decision": "drop", "note": "x" * 301}),
     ):
         assert (await http.post(path, data=data)).status_code == 422, (path, data)

@@ -173,6 +173,12 @@ async def _not_valid(request: Request, error: RequestValidationError) -> Respons
     return _error_page(request, 422, "The address of this page is not valid", fields)
 
 
+async def _no_value(request: Request, error: sa.exc.DataError) -> Response:
+    """Answer a text or a number that the database cannot compare, such as one with a NUL character."""
+    log.warning("%s %s has a value that the database rejects: %s", request.method, request.url.path, error.orig)
+    return _error_page(request, 422, "The address of this page is not valid", "It has a value that cannot exist.")
+
+
 async def _unexpected(request: Request, error: Exception) -> Response:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return _error_page(request, 500, "This page failed", "The log of the console has the cause.")
@@ -184,5 +190,6 @@ _HANDLERS: dict[Any, Any] = {
     PostroadError: _postroad_error,
     StarletteHTTPException: _http_error,
     RequestValidationError: _not_valid,
+    sa.exc.DataError: _no_value,
     Exception: _unexpected,
 }

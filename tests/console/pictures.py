@@ -1,0 +1,114 @@
+"""The pictures of the console in the documentation. `python -m tests.console.pictures` makes them again.
+
+Each picture belongs to a digest of the page that it shows: the HTML as it is served, which names the style sheet by
+its hash. A test compares the digests of the pages with the stored ones, without a browser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import httpx
+from playwright.async_api import async_playwright
+
+from postroad.console.authorise import session_cookie_name
+from postroad.doctor import Check
+from postroad.queue import Health
+from postroad.settings import AccessRole
+from postroad.store.engine import open_engine, write
+from postroad.store.migrate import upgrade
+from tests.conftest import a_server
+from tests.console.kit import Console, open_console
+from tests.console.picture_rows import fill_story
+from tests.docs.pages import ROOT
+from tests.kit.clock import FakeClock
+from tests.prefect.browser import OPTIONS, chromium_path
+
+FOLDER: Final = ROOT / "docs/images"
+DIGESTS: Final = FOLDER / "console.json"
+COMMAND: Final = "python -m tests.console.pictures"
+NOW: Final = datetime(2027, 3, 15, 8, 30, tzinfo=UTC)
+SIZE: Final = (1280, 800)
+PAGES: Final = {
+    "now": "/",
+    "campaign": "/campaigns/spring",
+    "why": "/why?q=grace.205@mail.example.net",
+    "undecided": "/undecided",
+    "returned": "/returned",
+    "returned-mail": f"/returned/mails/{1:064x}",
+}
+"""By name of a picture: the page that it shows."""
+CHECKS: Final = (
+    Check(part="database", health=Health.OK, seen="revision current"),
+    Check(
+        part="backup",
+        health=Health.WARN,
+        seen="the database has no replica",
+        remedy="Follow `docs/how-to/run-in-production.md`.",
+    ),
+)
+
+
+@asynccontextmanager
+async def story_console(folder: Path, redis_url: str) -> AsyncIterator[Console]:
+    """Serve the console on the rows of the pictures, at their time."""
+    engine = open_engine(f"sqlite:///{folder / 'pictures.db'}")
+    try:
+        await asyncio.to_thread(upgrade, engine)
+        with write(engine) as connection:
+            fill_story(connection, NOW)
+        clock = FakeClock(int(NOW.timestamp() * 1000))
+        async with open_console(engine, redis_url, folder / "state", clock=clock, checks=CHECKS) as console:
+            yield console
+    finally:
+        engine.dispose()
+
+
+async def pages(console: Console) -> dict[str, httpx.Response]:
+    """Return the page of each picture."""
+    http = await console.client(AccessRole.OPERATE, user="grace@example.com")
+    return {name: await http.get(path) for name, path in PAGES.items()}
+
+
+def digest_of(page: httpx.Response) -> str:
+    """Return the digest of a page."""
+    return sha256(page.content).hexdigest()
+
+
+async def take_pictures(console: Console) -> None:
+    """Write the picture of each page, and the digests."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium_path(), args=OPTIONS)
+        context = await browser.new_context(
+            base_url=console.url, viewport={"width": SIZE[0], "height": SIZE[1]}, color_scheme="light"
+        )
+        token = console.session(AccessRole.OPERATE, "grace@example.com")
+        await context.add_cookies([{"name": session_cookie_name(secure=False), "value": token, "url": console.url}])
+        page = await context.new_page()
+        for name, path in PAGES.items():
+            await page.goto(path)
+            await page.screenshot(path=FOLDER / f"console-{name}.png")
+        await browser.close()
+    digests = {name: digest_of(reply) for name, reply in (await pages(console)).items()}
+    DIGESTS.write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
+
+
+async def main() -> None:
+    """Make all pictures again."""
+    with TemporaryDirectory() as folder, a_server("valkey") as server:
+        async with story_console(Path(folder), server.url) as console:
+            await take_pictures(console)
+    print(f"{len(PAGES)} pictures are in {FOLDER}", file=sys.stderr)  # noqa: T201
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
