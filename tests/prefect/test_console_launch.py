@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -95,6 +96,12 @@ class Launching:
         assert page == "/launch/spring/run"
         return str(run_id)
 
+    async def approve(self, http: httpx.AsyncClient) -> httpx.Response:
+        """Press the button of the page that asks."""
+        page = await http.get("/launch/spring/approve")
+        [request] = re.findall(r'name="request" value="(\d+)"', page.text)
+        return await http.post("/launch/spring/approve", data={"request": request})
+
     async def ended(self, run_id: str) -> tuple[str, str]:
         """Type and name of the state in which a run ended."""
         found = await state(self.project.http, run_id, *ENDED)
@@ -156,7 +163,7 @@ async def test_a_second_person_approves_and_the_run_sends(launching: Launching) 
     run_id = await launching.start(carl)
     await launching.project.require_waiting(run_id)
     assert "It waits for an approval" in (await carl.get(f"/launch/spring/run/{run_id}")).text
-    own = await carl.post("/launch/spring/approve")
+    own = await launching.approve(carl)
     assert own.status_code == 409
     assert "another person has to approve it" in own.text
     assert launching.campaign_state() == "draft"
@@ -164,7 +171,7 @@ async def test_a_second_person_approves_and_the_run_sends(launching: Launching) 
     ada = await launching.console.client(AccessRole.SEND, user="ada")
     assert "/launch/spring" in (await ada.get("/launch")).text
     assert "/launch/spring/approve" in (await ada.get("/launch/spring")).text
-    approved = await ada.post("/launch/spring/approve")
+    approved = await launching.approve(ada)
     assert approved.status_code == 303, approved.text
     assert await launching.ended(run_id) == ("COMPLETED", "Completed")
     await launching.require_all_received_once()
@@ -229,8 +236,10 @@ async def test_a_program_launches_once_for_its_key_and_another_key_approves(laun
         assert answers[0].json()["needs_approval"] is True
         await launching.project.require_waiting(run_id)
         assert (await shop.get(f"/launches/{run_id}")).json()["ended"] is False
-        assert (await shop.post("/campaigns/spring/approve")).status_code == 409
-        approved = await office.post("/campaigns/spring/approve")
+        [waiting] = (await office.get("/approvals")).json()["items"]
+        wanted = {"request": waiting["id"]}
+        assert (await shop.post("/campaigns/spring/approve", json=wanted)).status_code == 409
+        approved = await office.post("/campaigns/spring/approve", json=wanted)
         assert (approved.status_code, approved.json()["flow_run"]) == (200, run_id), approved.text
         assert await launching.ended(run_id) == ("COMPLETED", "Completed")
         await launching.require_all_received_once()

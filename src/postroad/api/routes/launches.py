@@ -11,6 +11,7 @@ from pydantic import Field
 from postroad.api.access import ApiRoute, Caller, needs
 from postroad.api.fields import (
     DEFAULT_PAGE,
+    MAX_BIG_ID,
     WITH_BODY,
     Answer,
     CallerParameter,
@@ -49,6 +50,7 @@ class RunAnswer(Answer):
 class ApprovalAnswer(Answer):
     """A request to launch a campaign, and its decision."""
 
+    id: int = Field(description="id of the request", examples=[1])
     campaign: str
     state: ApprovalState
     expired: bool = Field(description="its time is over, so it allows no launch")
@@ -70,6 +72,14 @@ class ApprovalPage(Answer):
 
     items: list[ApprovalAnswer]
     next: str | None
+
+
+class ApprovalInput(Input):
+    """Which request is approved."""
+
+    request: int = Field(
+        ge=1, le=MAX_BIG_ID, description="`id` of the request, so that one that was not seen is not approved"
+    )
 
 
 class RefusalInput(Input):
@@ -133,9 +143,9 @@ def _answer(caller: Caller, row: NamedApproval) -> ApprovalAnswer:
     return ApprovalAnswer(**fields, campaign=row.campaign, expired=expired, flow_run=approval.run_id)
 
 
-@router.post("/campaigns/{name}/approve", responses=problems(ProblemKind.NOT_FOUND, ProblemKind.CONFLICT))
+@router.post("/campaigns/{name}/approve", responses=problems(*WITH_BODY, ProblemKind.NOT_FOUND, ProblemKind.CONFLICT))
 @needs(AccessRole.SEND)
-async def approve_launch(name: CampaignName, caller: CallerParameter) -> DecisionAnswer:
+async def approve_launch(name: CampaignName, approval: ApprovalInput, caller: CallerParameter) -> DecisionAnswer:
     """Approve the launch that waits, and let its run continue. Idempotent.
 
     With `approval.second_person`, the key may not be the one that asked for it.
@@ -144,7 +154,7 @@ async def approve_launch(name: CampaignName, caller: CallerParameter) -> Decisio
     pending = await find_pending(context, name)
     with caller.act("campaign.approve", name) as act:
         act.count = pending.people if pending is not None else None
-        done = await approve_and_resume(context, name, _decider(caller))
+        done = await approve_and_resume(context, name, _decider(caller), seen=approval.request)
     return _decision(name, done)
 
 
