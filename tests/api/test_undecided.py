@@ -123,3 +123,25 @@ async def test_messages_are_resolved_and_sent_again(api: ApiServer) -> None:
     assert (states[unknown], states[dead[0]], states[dead[2]]) == ("accepted", "queued", "dead")
     queue = await api.installation.context.queue(SEND_QUEUE)
     assert await queue.audit() == []
+
+
+async def test_a_program_decides_as_a_person_does(api: ApiServer) -> None:
+    unknown = add(api.installation, S.UNKNOWN, "the connection broke", 3)
+    dead = add(api.installation, S.DEAD, "connection failed", 2)
+
+    async def decide(http: httpx.AsyncClient, state: str, decision: str, *ids: int) -> httpx.Response:
+        return await http.post("/undecided/decide", json={"ids": ids, "state": state, "decision": decision})
+
+    async with api.client(AccessRole.OPERATE) as http:
+        assert (await decide(http, "unknown", "delivered", unknown[0])).json() == {"decided": 1}
+        assert (await decide(http, "unknown", "send-again", *unknown[:2], 4711)).json() == {"decided": 1}
+        assert (await decide(http, "unknown", "drop", unknown[2], dead[0])).json() == {"decided": 1}
+        assert (await decide(http, "dead", "drop", dead[0])).json() == {"decided": 1}
+        assert (await decide(http, "dead", "send-again", *dead)).json() == {"decided": 1}
+        for state, decision in (("dead", "delivered"), ("accepted", "drop")):
+            assert (await decide(http, state, decision, dead[0])).status_code == 422
+        assert (await http.get("/undecided")).json() == {"items": []}
+    states = dict(api.installation.touches())
+    assert [states[id_] for id_ in unknown] == ["accepted", "queued", "cancelled"]
+    assert [states[id_] for id_ in dead] == ["cancelled", "queued"]
+    assert await api.installation.jobs() == 2

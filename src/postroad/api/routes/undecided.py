@@ -22,8 +22,9 @@ from postroad.api.fields import (
     Time,
     problems,
 )
-from postroad.api.problems import ProblemKind
+from postroad.api.problems import ProblemKind, invalid
 from postroad.app.replay import replay
+from postroad.app.undecided import Decision, decide, decisions_for
 from postroad.app.unknown import resolve
 from postroad.delivery.job import SEND_QUEUE, job_id
 from postroad.operations.unknown import Resolution
@@ -31,7 +32,7 @@ from postroad.read_model.page import Page
 from postroad.read_model.undecided import CauseCount, UndecidedTouch, undecided_counts, undecided_of_state
 from postroad.settings import AccessRole
 from postroad.store.engine import read
-from postroad.store.ledger import TouchState
+from postroad.store.ledger import UNDECIDED, TouchState
 from postroad.store.touch_lookup import touches_by_ids
 from postroad.touch_search import queue_of_touch
 
@@ -88,10 +89,29 @@ class Resolved(Answer):
     outcome: Resolution
 
 
+Ids = Annotated[list[Annotated[int, Field(ge=1, le=10**18 - 1)]], Field(min_length=1, max_length=1_000, examples=[[1]])]
+
+
 class ReplayInput(Input):
     """Messages to send again."""
 
-    ids: list[Annotated[int, Field(ge=1, le=10**18 - 1)]] = Field(min_length=1, max_length=1_000)
+    ids: Ids
+
+
+class DecisionInput(Input):
+    """What becomes of messages in one state."""
+
+    ids: Ids
+    state: TouchState = Field(description="their state: `dead` or `unknown`. Those that left it are skipped")
+    decision: Decision = Field(
+        description="`delivered` (of unknown ones: they arrived), `send-again`, or `drop` (they are not sent again)"
+    )
+
+
+class Decided(Answer):
+    """What a call did."""
+
+    decided: int
 
 
 class Replayed(Answer):
@@ -113,6 +133,24 @@ async def count_undecided(caller: CallerParameter) -> CauseList:
     return CauseList(
         items=[CauseAnswer(state=count.state, cause=count.cause, messages=count.touches) for count in counts]
     )
+
+
+@router.post("/undecided/decide", responses=problems(*WITH_BODY))
+@needs(AccessRole.OPERATE)
+async def decide_messages(decision: DecisionInput, caller: CallerParameter) -> Decided:
+    """Decide what becomes of dead or unknown messages, as on the page *Undecided*."""
+    if decision.state not in UNDECIDED:
+        raise invalid("state", f"messages that are {decision.state} are not undecided")
+    if decision.decision not in decisions_for(decision.state):
+        raise invalid("decision", f"{decision.state} messages cannot be decided as {decision.decision}")
+    context = caller.parts.context
+    queues = await _by_queue(caller, decision.ids)
+    with caller.act(f"message.{decision.decision}", f"{len(decision.ids):,} messages") as act:
+        act.count = 0
+        for name, ids in queues.items():
+            queue = await context.queue(name)
+            act.count += await decide(context, queue, ids, decision.state, decision.decision, by=caller.name)
+    return Decided(decided=act.count)
 
 
 @router.get("/unknown", responses=problems())
