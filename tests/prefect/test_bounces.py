@@ -65,7 +65,7 @@ async def state(http: httpx.AsyncClient, run_id: str, *types: str) -> dict[str, 
         return found["type"] in types
 
     try:
-        await until(reached, within_s=240)
+        await until(reached, within_s=240, every_s=0.1)
     except TimeoutError:
         pytest.fail(f"the run is in {found}")
     return found

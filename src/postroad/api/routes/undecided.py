@@ -108,7 +108,7 @@ class DecisionInput(Input):
     )
 
 
-class Decided(Answer):
+class MessagesDecided(Answer):
     """What a call did."""
 
     decided: int
@@ -137,7 +137,7 @@ async def count_undecided(caller: CallerParameter) -> CauseList:
 
 @router.post("/undecided/decide", responses=problems(*WITH_BODY))
 @needs(AccessRole.OPERATE)
-async def decide_messages(decision: DecisionInput, caller: CallerParameter) -> Decided:
+async def decide_messages(decision: DecisionInput, caller: CallerParameter) -> MessagesDecided:
     """Decide what becomes of dead or unknown messages, as on the page *Undecided*."""
     if decision.state not in UNDECIDED:
         raise invalid("state", f"messages that are {decision.state} are not undecided")
@@ -150,7 +150,7 @@ async def decide_messages(decision: DecisionInput, caller: CallerParameter) -> D
         for name, ids in queues.items():
             queue = await context.queue(name)
             act.count += await decide(context, queue, ids, decision.state, decision.decision, by=caller.name)
-    return Decided(decided=act.count)
+    return MessagesDecided(decided=act.count)
 
 
 @router.get("/unknown", responses=problems())
