@@ -241,11 +241,13 @@ def page_reads(
     touches: Annotated[int, typer.Option(help="Touches of the store.", min=1_000)] = 5_000_000,
     events: Annotated[int, typer.Option(help="Delivery events of the store.", min=1_000)] = 20_000_000,
 ) -> None:
-    """Measure the time of what each page of the console reads, in a store of a month's mail."""
+    """Measure the time of each page of the console, and of what it reads, in a store of a month's mail."""
     effort = console.QUICK if quick else console.Effort(size=StoreSize(touches=touches, events=events))
-    figures = asyncio.run(console.console(effort))
-    where = circumstances("no server", _command())
-    _tell("console", where, figures, console.measures(effort), [], as_json=as_json, write_readme=write_readme)
+
+    async def run(server: Server) -> tuple[list[Figure], list[str]]:
+        return await console.console(server, effort), []
+
+    _report("console", run, console.measures(effort), as_json=as_json, write_readme=write_readme)
 
 
 def _report(name: str, run: Run, measures: Sequence[Measure], *, as_json: bool, write_readme: bool) -> None:

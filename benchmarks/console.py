@@ -1,10 +1,11 @@
-"""`benchmarks console`: time of what each page of the console reads, in a store of a month's mail."""
+"""`benchmarks console`: time of each page of the console, and of what it reads, in a store of a month's mail."""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,9 +13,11 @@ from tempfile import TemporaryDirectory
 import sqlalchemy as sa
 from msgspec import Struct
 
+from benchmarks.console_pages import page_paths, page_samples, signed_in
 from benchmarks.console_store import PROVIDERS, SENDERS, StoreSize, fill_store
 from benchmarks.databases import POSTGRESQL, SQLITE, running_postgresql
 from benchmarks.figures import Figure, Measure, alone, median
+from benchmarks.server import Server
 from postroad.read_model.campaigns import campaign_lines, campaign_parts, campaign_touches, campaign_traffic
 from postroad.read_model.now import accepted_per_minute, now_figures
 from postroad.read_model.people import (
@@ -46,13 +49,16 @@ BARS_MS = {POSTGRESQL: 100.0, SQLITE: 200.0}
 
 
 class Effort(Struct, frozen=True, kw_only=True):
-    """How much is measured. ``rounds``: calls of each function, with different arguments."""
+    """How much is measured. ``rounds``: calls of each function and requests of each page, with different arguments."""
 
     size: StoreSize = StoreSize(touches=5_000_000, events=20_000_000)
     rounds: int = 40
 
 
 QUICK = Effort(size=StoreSize(touches=20_000, events=80_000), rounds=5)
+
+WARM_UP = 2
+"""Calls and requests that are not counted."""
 
 Read = Callable[[sa.Connection, datetime, int], object]
 """Takes a connection, the time, and the number of the round."""
@@ -112,41 +118,67 @@ READS: dict[str, Read] = {
 }
 
 
+def _page_name(path: str) -> str:
+    return f"page {path}"
+
+
+_NOW = ("Now", _page_name("/"), _page_name("/now/live"))
+
+
 def measures(effort: Effort) -> list[Measure]:
-    """Return what is measured: the median and the 95th percentile of each read on each database."""
-    size = f"{effort.size.touches:,} touches and {effort.size.events:,} events"
+    """Return what is measured: the median and the 95th percentile of each read and page on each database."""
     return [
-        Measure(
-            name=f"{name}, {what}, ms, {database}, {size}",
-            bar=NOW_BAR_MS if name == "Now" else BARS_MS[database],
-        )
+        measure
         for database in (SQLITE, POSTGRESQL)
-        for name in READS
-        for what in ("median", "95th percentile")
+        for name in (*READS, *map(_page_name, page_paths()))
+        for measure in _measures_of(name, database, effort)
     ]
 
 
-async def console(effort: Effort) -> list[Figure]:
-    """Measure every read on both databases. Raises DidNotRun if PostgreSQL is not installed."""
-    taken: list[float] = []
+def _measures_of(name: str, database: str, effort: Effort) -> list[Measure]:
+    size = f"{effort.size.touches:,} touches and {effort.size.events:,} events"
+    bar = NOW_BAR_MS if name in _NOW else BARS_MS[database]
+    return [Measure(name=f"{name}, {what}, ms, {database}, {size}", bar=bar) for what in ("median", "95th percentile")]
+
+
+async def console(server: Server, effort: Effort) -> list[Figure]:
+    """Measure every read and every page on both databases. Raises DidNotRun if PostgreSQL is not installed."""
+    figures: list[Figure] = []
     with TemporaryDirectory(prefix="postroad-bench-") as folder:
-        taken += _on_database(f"sqlite:///{Path(folder) / 'postroad.db'}", effort)
-    async with running_postgresql() as url:
-        taken += _on_database(url, effort)
-    return [alone(measure, value) for measure, value in zip(measures(effort), taken, strict=True)]
+        url = f"sqlite:///{Path(folder) / 'postroad.db'}"
+        figures += _figures(await _on_database(url, server, Path(folder), effort), SQLITE, effort)
+    with TemporaryDirectory(prefix="postroad-bench-") as folder:
+        async with running_postgresql() as url:
+            figures += _figures(await _on_database(url, server, Path(folder), effort), POSTGRESQL, effort)
+    return figures
 
 
-def _on_database(url: str, effort: Effort) -> list[float]:
+def _figures(samples: Mapping[str, Sequence[float]], database: str, effort: Effort) -> list[Figure]:
+    return [
+        alone(measure, value)
+        for name, of_name in samples.items()
+        for measure, value in zip(
+            _measures_of(name, database, effort), (median(of_name), percentile(of_name, 0.95)), strict=True
+        )
+    ]
+
+
+async def _on_database(url: str, server: Server, state_dir: Path, effort: Effort) -> dict[str, list[float]]:
+    """Return the times of each read and page, in milliseconds, by its name."""
     engine = open_engine(url)
     upgrade(engine)
     now = datetime.now(UTC).replace(microsecond=0)
+    begun = time.perf_counter()
     fill_store(engine, effort.size, now)
-    taken = []
-    for each in READS.values():
-        samples = [_milliseconds(engine, each, now, n) for n in range(-2, effort.rounds)][2:]  # Two warm up.
-        taken += [median(samples), percentile(samples, 0.95)]
+    print(f"{engine.dialect.name}: filled in {time.perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
+    samples = {
+        name: [_milliseconds(engine, each, now, n) for n in range(-WARM_UP, effort.rounds)][WARM_UP:]
+        for name, each in READS.items()
+    }
     engine.dispose()
-    return taken
+    async with signed_in(url, server.url, state_dir) as client:
+        pages = await page_samples(client, effort.rounds, WARM_UP)
+    return samples | {_page_name(path): of_page for path, of_page in pages.items()}
 
 
 def _milliseconds(engine: sa.Engine, each: Read, now: datetime, n: int) -> float:

@@ -1,6 +1,6 @@
 """A store as one that has sent for a month: campaigns, messages, events, returned mail, suppressions.
 
-The database makes the rows itself, by arithmetic on their numbers, without triggers and with indexes built at the end.
+The database makes the rows itself, by arithmetic on their numbers. Indexes are built at the end.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from msgspec import Struct
 
-from postroad.store.engine import write
-from postroad.store.traffic import HOURS_KEPT, MINUTES_KEPT, bucket_start
+from benchmarks.fast_fill import fast_filling
+from postroad.store.traffic import HOURS_KEPT, MINUTES_KEPT, TOTALS_KEPT, bucket_start
 from postroad.store.types import sql_time
 
 SENDERS, DOMAINS, CAMPAIGNS, STEPS, RUNNING = 4, 97, 10, 2, 3
 PROVIDERS = ("google", "microsoft", "yahoo", "apple", "gmx", "ionos", "proofpoint", "other")
 DAYS = 30
 _CHUNK = 500_000
+_LARGE = ("touch", "delivery_event", "bounce_mail", "suppression", "audience_member", "refusal")
 _STATES = (
     ("accepted", 600, 965),
     ("bounced", 612, 985),
@@ -48,16 +49,15 @@ class StoreSize(Struct, frozen=True, kw_only=True):
 
 def fill_store(engine: sa.Engine, size: StoreSize, now: datetime) -> None:
     """Fill an empty, migrated database."""
-    maker = _Maker(engine, size, now)
-    indexes = maker.drop_indexes_and_triggers()
-    maker.add_people()
-    maker.add_campaigns()
-    maker.add_touches()
-    maker.add_events()
-    maker.add_returned_mail()
-    for index in indexes:
-        maker.run(index)
-    maker.add_counts()
+    with fast_filling(engine, _LARGE) as connection:
+        maker = _Maker(connection, size, now)
+        maker.add_people()
+        maker.add_campaigns()
+        maker.add_touches()
+        maker.add_events()
+        maker.add_returned_mail()
+    with fast_filling(engine) as connection:  # From the rows, by their indexes.
+        _Maker(connection, size, now).add_counts()
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("ANALYZE" if engine.dialect.name == "sqlite" else "VACUUM ANALYZE"))
 
@@ -68,15 +68,15 @@ def _cases(value: str, bounds: list[tuple[str, int]]) -> str:
 
 
 class _Maker:
-    def __init__(self, engine: sa.Engine, size: StoreSize, now: datetime) -> None:
-        self._engine = engine
+    def __init__(self, connection: sa.Connection, size: StoreSize, now: datetime) -> None:
+        self._connection = connection
         self._size = size
         self._now = now
-        self._sqlite = engine.dialect.name == "sqlite"
+        self._sqlite = connection.dialect.name == "sqlite"
 
     def run(self, statement: str) -> None:
-        with write(self._engine) as connection:
-            connection.exec_driver_sql(statement.replace("%", "%%") if not self._sqlite else statement)
+        with self._connection.begin():
+            self._connection.exec_driver_sql(statement if self._sqlite else statement.replace("%", "%%"))
 
     def _series(self, insert: str, last: int) -> None:
         """Run an INSERT … SELECT for each number n from 1 to ``last``, in chunks."""
@@ -95,31 +95,12 @@ class _Maker:
             return f"strftime('%Y-%m-%d %H:%M:%S.000000', {base} - ({seconds}), 'unixepoch')"
         return f"(TIMESTAMPTZ '{self._now.isoformat()}' - ({seconds}) * INTERVAL '1 second')"
 
-    def _at(self, time: datetime) -> str:
-        return f"'{sql_time(time, self._engine.dialect.name)}'"
+    def _uid(self) -> str:
+        """Return SQL of a unique text that sorts as the numbers: its index grows at its end."""
+        return "printf('e:%012d', n)" if self._sqlite else "'e:' || lpad(n::text, 12, '0')"
 
-    def drop_indexes_and_triggers(self) -> list[str]:
-        """Drop the indexes of the large tables, and the triggers. Returns the statements that make the indexes."""
-        tables = "('touch', 'delivery_event', 'bounce_mail', 'suppression', 'audience_member', 'refusal')"
-        with write(self._engine) as connection:
-            if self._sqlite:
-                made = (
-                    "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL "
-                    f"AND tbl_name IN {tables}"
-                )
-                triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
-            else:
-                made = (
-                    f"SELECT indexname, indexdef FROM pg_indexes WHERE tablename IN {tables} "
-                    "AND indexname NOT IN (SELECT conname FROM pg_constraint)"
-                )
-                triggers = "SELECT tgname || ' ON ' || tgrelid::regclass FROM pg_trigger WHERE NOT tgisinternal"
-            indexes = connection.exec_driver_sql(made).all()
-            for name in connection.exec_driver_sql(triggers).scalars().all():
-                connection.exec_driver_sql(f"DROP TRIGGER {name}")
-            for name, _ in indexes:
-                connection.exec_driver_sql(f"DROP INDEX {name}")
-        return [statement for _, statement in indexes]
+    def _at(self, time: datetime) -> str:
+        return f"'{sql_time(time, self._connection.dialect.name)}'"
 
     def add_people(self) -> None:
         at, size = self._at(self._now), self._size
@@ -210,7 +191,7 @@ class _Maker:
         self._series(
             "INSERT INTO delivery_event (uid, touch_id, state, at, attempt, reply_code, enhanced_code, reply, cause, "
             "campaign_id, sender_id, provider) "
-            f"SELECT 'e:' || n, {touch}, {outcome}, {self._ago(f'(n * 61) % {DAYS * 86_400}')}, 1, 451, '4.7.1', "
+            f"SELECT {self._uid()}, {touch}, {outcome}, {self._ago(f'(n * 61) % {DAYS * 86_400}')}, 1, 451, '4.7.1', "
             f"{reply}, {words}, {campaign}, 1 + ({campaign} - 1) % {SENDERS}, {provider} END FROM",
             self._size.events,
         )
@@ -261,7 +242,7 @@ class _Maker:
         self.run(
             "INSERT INTO traffic (grain, at, outcome, sender_id, provider, campaign_id, slot, events) "
             f"SELECT 'total', {minute}, state, 0, '', 0, 0, count(*) FROM delivery_event "
-            f"WHERE at < {self._at(hours)} AND at >= {self._at(self._now - timedelta(hours=49))} GROUP BY 2, 3"
+            f"WHERE at >= {self._at(self._now - TOTALS_KEPT)} GROUP BY 2, 3"
         )
 
     def _cut(self, time: str, grain: str) -> str:

@@ -22,6 +22,7 @@ from postroad.store.bounce import BounceMail, finish_mail, save_mail
 from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from postroad.store.outcome import DeliveryOutcome
+from postroad.store.outcome_event import insert_outcomes
 from postroad.store.traffic import fold_traffic
 from postroad.store.types import sql_time
 from tests.read_model.world import all_rows
@@ -143,13 +144,15 @@ def add_events(connection: sa.Connection, touch: int, number: int, *, minutes: i
     ago = f"datetime(:now, '-' || (n % {minutes}) || ' minutes') || '.000000'"
     if connection.dialect.name == "postgresql":
         ago = f"CAST(:now AS TIMESTAMPTZ) - (n % {minutes}) * INTERVAL '1 minute'"
-    statement = sa.text(
-        "INSERT INTO delivery_event (uid, touch_id, state, at, attempt, reply, campaign_id, sender_id, provider) "
-        f"SELECT '{name}' || n, {touch}, 'deferred', {ago}, 1, '450 later', campaign.id, campaign.sender_id, 'other' "
-        f"FROM campaign CROSS JOIN {series(connection, 1, number)} "
-        f"WHERE campaign.id = (SELECT campaign_id FROM touch WHERE id = {touch})"
-    )
-    connection.execute(statement, {"now": at})
+    columns = {
+        "uid": f"'{name}' || n",
+        "touch_id": "touch.id",
+        "state": "'deferred'",
+        "at": ago,
+        "attempt": "1",
+        "reply": "'450 later'",
+    }
+    insert_outcomes(connection, columns, {"now": at}, touch=str(touch), rows=series(connection, 1, number))
 
 
 def test_reads_cost_the_same_among_more_events(engine: sa.Engine) -> None:

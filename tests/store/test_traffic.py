@@ -191,8 +191,7 @@ def test_a_fold_deletes_days_that_are_too_old_and_works_in_steps(engine: sa.Engi
         for n, touch in enumerate(touches):
             record_outcome(connection, touch, S.ACCEPTED, NOW - timedelta(days=20 * n))
     assert fold_traffic(engine, NOW, NOW - timedelta(days=401)) > 0
-    assert_counts = {(1 if "total" in grain else 0): n for grain, n in grains(engine).items() if grain != "minute"}
-    assert assert_counts == {0: 20}
+    assert grains(engine) == {"minute": 1, "total": 1, "day": 20}
     with read(engine) as connection:
         assert sum(row.events for row in traffic_by_receiver(connection, LONG_AGO)) == 21
     with write(engine) as connection:
@@ -248,7 +247,9 @@ def test_an_upgrade_counts_the_events_and_complaints_of_before(empty_database_ur
         }
         named = connection.execute(sa.text("SELECT count(*) FROM delivery_event WHERE sender_id = 1")).scalar()
         causes = connection.execute(sa.text("SELECT cause FROM touch ORDER BY id")).scalars().all()
-        of_campaign = connection.execute(sa.text("SELECT DISTINCT campaign_id, provider FROM traffic")).all()
+        of_campaign = connection.execute(
+            sa.text("SELECT DISTINCT campaign_id, provider FROM traffic WHERE campaign_id > 0")
+        ).all()
     assert sums == {
         ages[0]: {"deferred": 3},
         ages[1]: {"deferred": 6},

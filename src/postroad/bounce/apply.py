@@ -20,12 +20,11 @@ from postroad.store.ledger import (
     record_complaint,
     record_reply,
 )
-from postroad.store.outcome import OUTCOME_COLUMNS, OUTCOME_TABLES, OUTCOME_VALUES
+from postroad.store.outcome_event import insert_outcomes
 from postroad.store.same_words import blame_sender_for, words_key
 from postroad.store.suppression import SuppressionReason, suppress, upgrade_reason
 from postroad.store.touches.ending import end_sequence_of, suppress_touches_of
 from postroad.store.touches.results import record_returned
-from postroad.store.types import UtcDateTime
 from postroad.store.unsubscribe import unsubscribe_touch
 
 Effect = tuple[BounceEffectKind, int, str]
@@ -153,13 +152,6 @@ def _add_event(
 ) -> None:
     """Add a row to the delivery events of the touch."""
     reported = judgement.reported
-    statement = sa.text(
-        "INSERT INTO delivery_event "
-        "(uid, touch_id, state, at, attempt, reply_code, enhanced_code, reply, cause, blame, words, "
-        f"{OUTCOME_COLUMNS}) "
-        "SELECT :uid, touch.id, :state, :at, 0, :reply_code, :enhanced_code, :reply, :cause, :blame, :words, "
-        f"{OUTCOME_VALUES} FROM {OUTCOME_TABLES} AND touch.id = :touch_id ON CONFLICT (uid) DO NOTHING"
-    ).bindparams(sa.bindparam("at", type_=UtcDateTime()))
     values = {
         "uid": f"bounce:{source.digest}",
         "touch_id": touch.id,
@@ -172,4 +164,5 @@ def _add_event(
         "blame": action.blame,
         "words": words,
     }
-    connection.execute(statement, values)
+    columns = {name: f":{name}" for name in values} | {"attempt": "0"}
+    insert_outcomes(connection, columns, values, touch=":touch_id")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -36,9 +37,9 @@ class StaticFile:
     body: bytes
     media_type: str
 
-    @property
+    @cached_property
     def url(self) -> str:
-        """Path of the file."""
+        """Path of the file. Each page names several: the content is hashed once."""
         return f"/static/{sha256(self.body).hexdigest()[:16]}/{self.name}"
 
 

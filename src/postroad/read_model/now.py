@@ -81,10 +81,15 @@ def accepted_per_minute(connection: sa.Connection, now: datetime, *, hours: int 
     return traffic_by_minute(connection, now - timedelta(hours=hours))
 
 
+_DUE_TOUCHES = (
+    f"FROM touch WHERE touch.campaign_id = campaign.id AND touch.state = '{TouchState.PLANNED}' "
+    "AND touch.due_at <= :now ORDER BY touch.due_at, touch.id"
+)
 _DUE = (
     sa.text(
-        "SELECT count(*) AS n, min(due_at) AS oldest FROM (SELECT due_at FROM touch WHERE campaign_id = :campaign_id "
-        f"AND state = '{TouchState.PLANNED}' AND due_at <= :now ORDER BY due_at, id LIMIT :cap) AS due"
+        f"SELECT (SELECT count(*) FROM (SELECT 1 {_DUE_TOUCHES} LIMIT :cap) AS due) AS n, "
+        f"(SELECT touch.due_at {_DUE_TOUCHES} LIMIT 1) AS oldest "
+        f"FROM campaign WHERE campaign.state = '{CampaignState.RUNNING}'"
     )
     .bindparams(sa.bindparam("now", type_=UtcDateTime()))
     .columns(sa.column("n", sa.Integer()), sa.column("oldest", UtcDateTime()))
@@ -92,13 +97,10 @@ _DUE = (
 
 
 def _due(connection: sa.Connection, now: datetime) -> tuple[CappedCount, datetime | None]:
-    running = sa.text(f"SELECT id FROM campaign WHERE state = '{CampaignState.RUNNING}'")
-    number, oldest = 0, []
-    for campaign_id in connection.execute(running).scalars().all():
-        row = connection.execute(_DUE, {"campaign_id": campaign_id, "now": now, "cap": CAP}).one()
-        number += row.n
-        oldest += [row.oldest] if row.oldest is not None else []
-    return CappedCount(number=min(number, CAP), capped=number >= CAP), min(oldest, default=None)
+    rows = connection.execute(_DUE, {"now": now, "cap": CAP}).all()
+    number = sum(row.n for row in rows)
+    oldest = min((row.oldest for row in rows if row.oldest is not None), default=None)
+    return CappedCount(number=min(number, CAP), capped=number >= CAP), oldest
 
 
 def _in_progress(connection: sa.Connection) -> Counter[TouchState]:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 from msgspec import Struct
@@ -18,9 +18,12 @@ from postroad.store.event_page import (
     LAST_ID,
     OutcomeRow,
     ReceiverOutcome,
+    ReplyRow,
     complaint_page,
     complaint_rows,
+    newest_replies,
     outcome_page,
+    outcomes_by_ids,
 )
 from postroad.store.outcome import DeliveryOutcome
 from postroad.store.traffic import bucket_start, traffic_by_receiver
@@ -231,46 +234,55 @@ def reply_groups(connection: sa.Connection, of: OutcomesOf, now: datetime) -> Re
         StateError: No campaign has this sender.
     """
     what = _receiver_outcome(connection, of)
-    rows = outcome_page(connection, what, before=now + _LATEST, limit=GROUPED)
-    total = sum(
-        row.events
-        for row in traffic_by_receiver(connection, of.since, sender_ids=[what.sender_id])
-        if (row.provider, row.outcome) == (what.provider, what.outcome)
-    )
-    groups: dict[str, list[OutcomeRow]] = {}
+    rows = newest_replies(connection, what, before=now + _LATEST, limit=GROUPED)
+    groups: defaultdict[_ReplyKey, list[ReplyRow]] = defaultdict(list)
     for row in rows:
-        groups.setdefault(_group_key(row), []).append(row)
+        groups[_group_of(row)].append(row)
+    newest = {row.id: row for row in outcomes_by_ids(connection, [members[0].id for members in groups.values()])}
     found = [
         ReplyGroup(
-            key=key,
-            rule=members[0].cause,
-            reply_code=members[0].reply_code,
-            enhanced_code=members[0].enhanced_code,
-            text=_text_of(members[0]),
+            key=encode_cursor(key),
+            rule=key.rule,
+            reply_code=key.reply_code,
+            enhanced_code=key.enhanced_code,
+            text=key.text,
             events=len(members),
             recipients=len({row.address for row in members}),
-            newest=members[0],
+            newest=newest[members[0].id],
         )
         for key, members in groups.items()
     ]
-    events = len(rows) if len(rows) < GROUPED else max(total, len(rows))
     return ReplyGroups(
-        events=events, read=len(rows), groups=sorted(found, key=lambda group: (-group.events, group.key))
+        events=len(rows) if len(rows) < GROUPED else max(_total(connection, what), len(rows)),
+        read=len(rows),
+        groups=sorted(found, key=lambda group: (-group.events, group.key)),
     )
 
 
-_VARIES = re.compile(r"[\d@/\\=]")
-"""What a word has that differs between messages: addresses, ids, times, hosts and URLs."""
+def _total(connection: sa.Connection, what: ReceiverOutcome) -> int:
+    counts = traffic_by_receiver(connection, what.since, sender_ids=[what.sender_id])
+    return sum(row.events for row in counts if (row.provider, row.outcome) == (what.provider, what.outcome))
 
 
-def _text_of(row: OutcomeRow) -> str:
+class _ReplyKey(NamedTuple):
+    rule: str | None
+    reply_code: int | None
+    enhanced_code: str | None
+    text: str
+
+
+_FIXED_WORD = re.compile(r"(?<!\S)[^\s\d@/\\=]+(?!\S)")
+"""A word without what differs between messages: addresses, ids, times, hosts and URLs."""
+_AROUND_WORD: Final = "<>'\":;,.()"
+
+
+def _group_of(row: ReplyRow | OutcomeRow) -> _ReplyKey:
+    words = _FIXED_WORD.findall(row.reply or "")
     own = row.address.rpartition("@")[0].casefold()
-    words = (word for word in (row.reply or "").split() if _VARIES.search(word) is None)
-    return " ".join(word for word in words if word.casefold().strip("<>'\":;,.()") != own)
-
-
-def _group_key(row: OutcomeRow) -> str:
-    return encode_cursor((row.cause, row.reply_code, row.enhanced_code, _text_of(row)))
+    text = " ".join(words)
+    if own in text.casefold():
+        text = " ".join(word for word in words if word.casefold().strip(_AROUND_WORD) != own)
+    return _ReplyKey(row.cause, row.reply_code, row.enhanced_code, text)
 
 
 def group_events(
@@ -307,7 +319,7 @@ def group_events(
         chunk = outcome_page(connection, what, before=before, before_id=before_id, limit=_CHUNK)
         for row in chunk:
             before, before_id = row.at, row.id
-            if _group_key(row) == key:
+            if encode_cursor(_group_of(row)) == key:
                 found.append(row)
                 if len(found) == limit:
                     return Page(rows=found, next=encode_cursor((before, before_id)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from msgspec import Struct
 
 from postroad.store.outcome import DeliveryOutcome
-from postroad.store.traffic import bucket_start, traffic_by_receiver
+from postroad.store.traffic import ReceiverCount, bucket_start, traffic_by_receiver
 from postroad.store.warmup import WarmupOverride, overrides_of
 from postroad.warmup.day import day_of, midnight
 from postroad.warmup.identity import WarmingIdentity
@@ -42,7 +42,7 @@ def warmups(connection: sa.Connection, identities: Sequence[WarmingIdentity], no
         The curves of the pairs that have a decided day.
     """
     overrides = overrides_of(connection, [identity.name for identity in identities])
-    sent = {identity.name: _sent_today(connection, identity, now) for identity in identities}
+    sent = _sent_today(connection, identities, now)
     return [
         WarmupCurve(
             status=status,
@@ -53,14 +53,33 @@ def warmups(connection: sa.Connection, identities: Sequence[WarmingIdentity], no
     ]
 
 
-def _sent_today(connection: sa.Connection, identity: WarmingIdentity, now: datetime) -> Counter[str]:
-    """Count the messages of an identity's senders since midnight in its zone, by mailbox provider."""
-    by_address = sa.text("SELECT id FROM sender WHERE address IN :addresses").bindparams(
-        sa.bindparam("addresses", list(identity.senders), expanding=True)
+def _sent_today(
+    connection: sa.Connection, identities: Sequence[WarmingIdentity], now: datetime
+) -> dict[str, Counter[str]]:
+    """Count the messages of each identity's senders since midnight in its zone, by identity and mailbox provider."""
+    addresses = sorted({address for identity in identities for address in identity.senders})
+    by_address = sa.text("SELECT address, id FROM sender WHERE address IN :addresses").bindparams(
+        sa.bindparam("addresses", addresses, expanding=True)
     )
-    sender_ids = list(connection.execute(by_address).scalars())
-    since = max(midnight(day_of(identity, now), identity.zone), now - timedelta(days=1))
-    counts: Counter[str] = Counter()
-    for row in traffic_by_receiver(connection, bucket_start(since, now), sender_ids=sender_ids):
-        counts[row.provider] += row.events if row.outcome in _ATTEMPTED else 0
-    return counts
+    senders: defaultdict[str, set[int]] = defaultdict(set)
+    for address, sender_id in connection.execute(by_address):
+        senders[address].add(sender_id)
+    # The counts are read once for each time at which a day began: identities of one zone share it.
+    begun = {identity.name: _day_begin(identity, now) for identity in identities}
+    rows = {since: _attempted(connection, since) for since in set(begun.values())}
+    sent: dict[str, Counter[str]] = {}
+    for identity in identities:
+        mine = {sender_id for address in identity.senders for sender_id in senders[address]}
+        sent[identity.name] = Counter()
+        for row in rows[begun[identity.name]]:
+            sent[identity.name][row.provider] += row.events if row.sender_id in mine else 0
+    return sent
+
+
+def _day_begin(identity: WarmingIdentity, now: datetime) -> datetime:
+    midnight_of_zone = midnight(day_of(identity, now), identity.zone)
+    return bucket_start(max(midnight_of_zone, now - timedelta(days=1)), now)
+
+
+def _attempted(connection: sa.Connection, since: datetime) -> list[ReceiverCount]:
+    return [row for row in traffic_by_receiver(connection, since) if row.outcome in _ATTEMPTED]

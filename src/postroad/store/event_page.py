@@ -84,14 +84,23 @@ def outcome_page(
         before_id: The id of that row. `LAST_ID`: also events at this time.
         limit: Rows of the page.
     """
+    page = _page_sql(connection, "id")
+    values = _page_values(what, before, before_id, limit)
+    return outcomes_by_ids(connection, list(connection.execute(sa.text(page).bindparams(*_TIMES), values).scalars()))
+
+
+def _page_sql(connection: sa.Connection, columns: str) -> str:
     where, order_by = keyset_sql(
         connection, equal=("sender_id", "provider", "state"), key=("at", "id"), descending=True, bound="since"
     )
     # The index is partial: the condition says that it has the row.
-    statement = sa.text(
-        f"SELECT id FROM delivery_event WHERE sender_id IS NOT NULL AND {where} ORDER BY {order_by} LIMIT :limit"
-    ).bindparams(*_TIMES)
-    values = {
+    return (
+        f"SELECT {columns} FROM delivery_event WHERE sender_id IS NOT NULL AND {where} ORDER BY {order_by} LIMIT :limit"
+    )
+
+
+def _page_values(what: ReceiverOutcome, before: datetime, before_id: int, limit: int) -> dict[str, object]:
+    return {
         "sender_id": what.sender_id,
         "provider": what.provider,
         "state": what.outcome,
@@ -100,7 +109,30 @@ def outcome_page(
         "after_id": before_id,
         "limit": limit,
     }
-    return outcomes_by_ids(connection, list(connection.execute(statement, values).scalars()))
+
+
+class ReplyRow(NamedTuple):
+    """The reply of an outcome, and to whom. ``id``: of the event."""
+
+    id: int
+    address: str
+    reply_code: int | None
+    enhanced_code: str | None
+    reply: str | None
+    cause: str | None
+
+
+def newest_replies(connection: sa.Connection, what: ReceiverOutcome, *, before: datetime, limit: int) -> list[ReplyRow]:
+    """Return the replies of the newest outcomes at or before a time, the newest first. ``what``: not complaints."""
+    page = _page_sql(connection, "id, at, touch_id, reply_code, enhanced_code, reply, cause")
+    # CROSS JOIN: SQLite begins with the page.
+    statement = sa.text(
+        "SELECT event.id, recipient.address, event.reply_code, event.enhanced_code, event.reply, event.cause "
+        f"FROM ({page}) AS event CROSS JOIN touch CROSS JOIN recipient "
+        "WHERE touch.id = event.touch_id AND recipient.id = touch.recipient_id ORDER BY event.at DESC, event.id DESC"
+    ).bindparams(*_TIMES)
+    values = _page_values(what, before, LAST_ID, limit)
+    return [ReplyRow(*row) for row in connection.execute(statement, values)]
 
 
 def outcomes_by_ids(connection: sa.Connection, ids: Sequence[int]) -> list[OutcomeRow]:

@@ -1,8 +1,9 @@
 """Number of outcomes by minute, sender, mailbox provider and campaign, so that a page need not read the events.
 
-Triggers count each row of ``delivery_event`` that names its receiver, and each complaint, in the transaction that
-inserts it: see docs/adr. An event that is read twice is inserted once, and so counts once. A later outcome of the same
-message, such as a bounce after its acceptance, is an event of its own; the earlier one did happen, and stays.
+`postroad.store.outcome_event` counts each row of ``delivery_event`` that names its receiver, and a trigger each
+complaint, in the transaction that inserts it: see docs/adr. An event that is read twice is inserted once, and so counts
+once. A later outcome of the same message, such as a bounce after its acceptance, is an event of its own; the earlier
+one did happen, and stays.
 
 `fold_traffic` keeps the table small: minutes become hours, and hours become days. A sum over a period is the same
 before and after, if the period begins where a bucket of its age begins: see `bucket_start`.
@@ -38,22 +39,26 @@ class Grain(StrEnum):
     MINUTE = "minute"
     HOUR = "hour"
     DAY = "day"
-    TOTAL = "total"  # a minute of all senders, providers and campaigns, in addition to its hour
+    TOTAL = "total"  # the events of a minute, of all senders, providers and campaigns
 
 
 DETAIL: Final = (Grain.MINUTE, Grain.HOUR, Grain.DAY)
 """The grains whose sum is the number of events."""
+
+TRAFFIC_KEY: Final = "grain, at, outcome, sender_id, provider, campaign_id, slot"
+MERGE_TRAFFIC: Final = f"ON CONFLICT ({TRAFFIC_KEY}) DO UPDATE SET events = counted.events + excluded.events"
+"""End of an INSERT into ``traffic AS counted`` that adds to the rows that exist."""
 
 
 class Traffic(StoredRow, table=True):
     """A part of the number of outcomes in one bucket: the number is the sum of all grains of `DETAIL` and all slots.
 
     ``slot``: on PostgreSQL the process id of the connection that counted, so that no transaction waits for the counts
-    of another one; 0 on SQLite, and for folded rows. A total has no sender, provider and campaign.
+    of another one; 0 on SQLite, and for folded rows. A total has no sender, provider and campaign, and no complaints.
     """
 
     __tablename__ = "traffic"
-    __table_args__ = ({"sqlite_with_rowid": False},)
+    __table_args__ = (sa.Index("ix_traffic_campaign", "campaign_id", "grain", "at"), {"sqlite_with_rowid": False})
 
     grain: str = Field(primary_key=True, sa_type=sa.String(8))
     at: datetime = Field(primary_key=True, sa_type=UtcDateTime, description="begin of the bucket")
@@ -97,7 +102,7 @@ def traffic_by_minute(connection: sa.Connection, since: datetime) -> list[Minute
         "SELECT at, sum(CASE WHEN outcome = 'accepted' THEN events ELSE 0 END) AS accepted, "
         "sum(CASE WHEN outcome = 'deferred' THEN events ELSE 0 END) AS deferred, "
         "sum(CASE WHEN outcome = 'bounced' THEN events ELSE 0 END) AS bounced FROM traffic "
-        f"WHERE grain IN ('{Grain.MINUTE}', '{Grain.TOTAL}') AND at >= :since GROUP BY at ORDER BY at"
+        f"WHERE grain = '{Grain.TOTAL}' AND at >= :since GROUP BY at ORDER BY at"
     )
     typed = statement.bindparams(sa.bindparam("since", type_=UtcDateTime())).columns(sa.column("at", UtcDateTime()))
     rows = connection.execute(typed, {"since": since.replace(second=0, microsecond=0)})
@@ -197,7 +202,7 @@ def fold_traffic(engine: sa.Engine, now: datetime, keep_days_since: datetime, *,
             if until is None:
                 break
             with write(engine) as connection:
-                folded += _fold(connection, grain, until, totals_since=now - TOTALS_KEPT)
+                folded += _fold(connection, grain, until)
     return folded
 
 
@@ -211,45 +216,41 @@ def _end_of_step(connection: sa.Connection, grain: Grain, before: datetime) -> d
     return connection.execute(typed, {"grain": grain.value, "before": before, "step": STEP}).scalar_one_or_none()
 
 
-_KEY = "grain, at, outcome, sender_id, provider, campaign_id, slot"
-_MERGE = f"ON CONFLICT ({_KEY}) DO UPDATE SET events = counted.events + excluded.events"
-_GROUPS = {
-    Grain.MINUTE: ((Grain.HOUR, "sender_id", "provider", "campaign_id"), (Grain.TOTAL, "0", "''", "0")),
-    Grain.HOUR: ((Grain.DAY, "sender_id", "provider", "campaign_id"),),
-}
-"""By the grain of the old rows: grain and columns of the new ones."""
+_COARSER = {Grain.MINUTE: Grain.HOUR, Grain.HOUR: Grain.DAY}
+_RECEIVER = "outcome, sender_id, provider, campaign_id"
 
 
 def _bucket(connection: sa.Connection, grain: Grain) -> str:
-    """Return SQL of the begin of the bucket that the column ``at`` is in."""
+    """Return SQL of the begin of the bucket that the column ``at`` is in, of an hour or a day."""
     if connection.dialect.name == "sqlite":
-        cut = {Grain.HOUR: (13, r"\:00\:00.000000"), Grain.DAY: (10, " 00:00:00.000000")}
-        return f"substr(at, 1, {cut[grain][0]}) || '{cut[grain][1]}'" if grain in cut else "at"
-    return "at" if grain is Grain.TOTAL else f"date_trunc('{grain}', at, 'UTC')"
+        length, rest = {Grain.HOUR: (13, r"\:00\:00.000000"), Grain.DAY: (10, " 00:00:00.000000")}[grain]
+        return f"substr(at, 1, {length}) || '{rest}'"
+    return f"date_trunc('{grain}', at, 'UTC')"
 
 
-def _fold(connection: sa.Connection, grain: Grain, until: datetime, *, totals_since: datetime) -> int:
+def _fold(connection: sa.Connection, grain: Grain, until: datetime) -> int:
     """Delete the rows of a grain up to a bucket, and add them to the coarser grain. Returns the number of rows."""
-    inserts = [
-        f"INSERT INTO traffic AS counted ({_KEY}, events) SELECT '{new}', {_bucket(connection, new)} AS bucket, "
-        f"outcome, {sender} AS sender, {provider} AS of_provider, {campaign} AS campaign, 0, sum(events) FROM {{rows}} "
-        + (" AND at >= :totals_since " if new is Grain.TOTAL else "")
-        + f"GROUP BY bucket, outcome, sender, of_provider, campaign {_MERGE}"
-        for new, sender, provider, campaign in _GROUPS.get(grain, ())
-    ]
-    old = "grain = :grain AND at <= :until"
-    values = {"grain": grain.value, "until": until, "totals_since": totals_since}
+    old, coarser = "grain = :grain AND at <= :until", _COARSER.get(grain)
+    rows = f"traffic WHERE {old}" if connection.dialect.name == "sqlite" else "gone WHERE true"
+    insert = (
+        ""
+        if coarser is None
+        else (
+            f"INSERT INTO traffic AS counted ({TRAFFIC_KEY}, events) "
+            f"SELECT '{coarser}', {_bucket(connection, coarser)} AS bucket, {_RECEIVER}, 0, sum(events) "
+            f"FROM {rows} GROUP BY bucket, {_RECEIVER} {MERGE_TRAFFIC}"
+        )
+    )
+    values = {"grain": grain.value, "until": until}
     if connection.dialect.name == "sqlite":
         # It has one writer: no row changes between the statements.
-        for insert in inserts:
-            connection.execute(_typed(insert.format(rows=f"traffic WHERE {old}")), values)
-        return connection.execute(_typed(f"DELETE FROM traffic WHERE {old}"), values).rowcount
-    gone = f"gone AS (DELETE FROM traffic WHERE {old} RETURNING at, outcome, sender_id, provider, campaign_id, events)"
-    added = [f"added_{n} AS ({insert.format(rows='gone WHERE true')} RETURNING 1)" for n, insert in enumerate(inserts)]
-    statement = f"WITH {', '.join([gone, *added])} SELECT count(*) FROM gone"
-    return int(connection.execute(_typed(statement), values).scalar_one())
+        if insert:
+            connection.execute(_until(insert), values)
+        return connection.execute(_until(f"DELETE FROM traffic WHERE {old}"), values).rowcount
+    gone = f"gone AS (DELETE FROM traffic WHERE {old} RETURNING at, {_RECEIVER}, events)"
+    added = f", added AS ({insert})" if insert else ""
+    return int(connection.execute(_until(f"WITH {gone}{added} SELECT count(*) FROM gone"), values).scalar_one())
 
 
-def _typed(statement: str) -> sa.TextClause:
-    used = [name for name in ("until", "totals_since") if f":{name}" in statement]
-    return sa.text(statement).bindparams(*(sa.bindparam(name, type_=UtcDateTime()) for name in used))
+def _until(statement: str) -> sa.TextClause:
+    return sa.text(statement).bindparams(sa.bindparam("until", type_=UtcDateTime()))

@@ -16,7 +16,7 @@ from sqlalchemy.types import TypeEngine
 from postroad.errors import Blame
 from postroad.store.bulk import json_rows
 from postroad.store.ledger import UNDECIDED, TouchState
-from postroad.store.outcome import OUTCOME_COLUMNS, OUTCOME_TABLES, OUTCOME_VALUES
+from postroad.store.outcome_event import insert_outcomes
 from postroad.store.touches.sending import reopen_campaigns
 from postroad.store.touches.transitions import Condition, TouchEvent, allowed_sql
 from postroad.store.types import UtcDateTime, sql_time
@@ -72,14 +72,9 @@ def insert_events(connection: sa.Connection, results: Sequence[TouchResult]) -> 
         "next_at": UtcDateTime(),
         "words": sa.Text(),
     }
-    names = ", ".join(columns)
-    picks = ", ".join(f"new.{name}" for name in columns)
     item, parameters = json_rows(connection, "new", columns, rows)
-    statement = sa.text(
-        f"INSERT INTO delivery_event ({names}, {OUTCOME_COLUMNS}) SELECT {picks}, {OUTCOME_VALUES} "
-        f"FROM {item} CROSS JOIN {OUTCOME_TABLES} AND touch.id = new.touch_id ON CONFLICT (uid) DO NOTHING"
-    )
-    connection.execute(statement, parameters)
+    picks = {name: f"new.{name}" for name in columns}
+    insert_outcomes(connection, picks, parameters, touch="new.touch_id", rows=item)
 
 
 def apply_results(connection: sa.Connection, results: Sequence[TouchResult]) -> None:
@@ -192,12 +187,17 @@ def resolve_unknown(
         return None
     if not state.ended or (follow_up and state is TouchState.ACCEPTED):
         reopen_campaigns(connection, [campaign.id])  # It is sent again, or another email follows.
-    event = sa.text(
-        f"INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause, reply, {OUTCOME_COLUMNS}) "
-        f"SELECT :uid, touch.id, :state, :at, 0, 'resolved', :reply, {OUTCOME_VALUES} FROM {OUTCOME_TABLES} "
-        "AND touch.id = :id"
-    ).bindparams(sa.bindparam("at", type_=UtcDateTime()))
+    event = {
+        "uid": ":uid",
+        "touch_id": "touch.id",
+        "state": ":state",
+        "at": ":at",
+        "attempt": "0",
+        "cause": "'resolved'",
+        "reply": ":reply",
+    }
     # The time distinguishes it from an earlier resolution of the same touch.
     uid = f"{touch_id}:{now.timestamp():.6f}:resolved"
-    connection.execute(event, {"uid": uid, "id": touch_id, "state": state.value, "at": now, "reply": note})
+    values = {"uid": uid, "id": touch_id, "state": state.value, "at": now, "reply": note}
+    insert_outcomes(connection, event, values, touch=":id")
     return str(campaign.name)

@@ -18,7 +18,7 @@ from postroad.store.bulk import any_of, id_rows, json_rows, locked_touches
 from postroad.store.campaign import OnReply
 from postroad.store.frequency import FrequencyRule, lock_recipients
 from postroad.store.ledger import TouchState
-from postroad.store.outcome import OUTCOME_COLUMNS, OUTCOME_TABLES, OUTCOME_VALUES
+from postroad.store.outcome_event import insert_outcomes
 from postroad.store.suppression import suppressed_sql
 from postroad.store.touches.transitions import Condition, TouchEvent, allowed_sql
 from postroad.store.types import UtcDateTime, sql_time
@@ -215,14 +215,16 @@ def mark_unknown(connection: sa.Connection, touch_ids: Sequence[int], now: datet
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     moved = list(connection.execute(statement, {"now": now, **parameters}).scalars())
     item, parameters = id_rows(connection, moved)
-    # A claim is lost once: its token makes the uid.
-    event = sa.text(
-        f"INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause, reply, {OUTCOME_COLUMNS}) "
-        f"SELECT touch.id || '-' || touch.claim || '-lost', touch.id, touch.state, :now, 0, '{QUEUE_LOST}', "
-        f"'{_QUEUE_LOST_REPLY}', {OUTCOME_VALUES} FROM {item} CROSS JOIN {OUTCOME_TABLES} AND touch.id = batch.id "
-        "ON CONFLICT (uid) DO NOTHING"
-    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
-    connection.execute(event, {"now": now, **parameters})
+    event = {
+        "uid": "touch.id || '-' || touch.claim || '-lost'",  # A claim is lost once.
+        "touch_id": "touch.id",
+        "state": "touch.state",
+        "at": ":now",
+        "attempt": "0",
+        "cause": f"'{QUEUE_LOST}'",
+        "reply": f"'{_QUEUE_LOST_REPLY}'",
+    }
+    insert_outcomes(connection, event, {"now": now, **parameters}, touch="batch.id", rows=item)
     return len(moved)
 
 
