@@ -45,6 +45,28 @@ async def set_caps(context: AppContext) -> int:
     return sum([count_corrected(await context.gates(queue).apply()) for queue in queues])
 
 
+async def override_caps(
+    context: AppContext, identities: Iterable[WarmingIdentity], provider: str, cap: int, *, by: str, why: str
+) -> None:
+    """Set today's cap of identities at a provider and end a pause, for all workers at once. Growth continues from it.
+
+    Args:
+        context: Settings and open parts.
+        identities: The identities that the cap applies to.
+        provider: The mailbox provider that the cap applies to.
+        cap: Messages a day.
+        by: Who sets the cap.
+        why: The reason, which is recorded.
+
+    Raises:
+        UnavailableError: The database or the queue is unavailable.
+    """
+    now = context.clock.now()
+    for identity in identities:
+        await asyncio.to_thread(day.set_cap, context.engine, identity, provider, cap, by=by, why=why, now=now)
+    await set_caps(context)
+
+
 async def make_seed_campaign(context: AppContext, sender: str) -> str | None:
     """Make the day's campaign to a sender's seed list, and cancel what is left of those of earlier days.
 

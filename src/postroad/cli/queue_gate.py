@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import socket
 from typing import Annotated
@@ -11,6 +10,7 @@ import msgspec
 import typer
 
 from postroad.app.context import AppContext
+from postroad.app.gate_acts import resume_gate
 from postroad.app.gate_names import require_gate
 from postroad.cli.context import with_context
 from postroad.cli.names import named_queue
@@ -19,10 +19,9 @@ from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.row_limit import MAX_NUMBER
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError
-from postroad.operations.gate_pauses import pause_gate, record_resume
+from postroad.operations.gate_pauses import pause_gate
 from postroad.queue import FOREVER_MS, Gate, GateState, Queue, Quota, Rate
 from postroad.settings.types import duration_text
-from postroad.shaping import shaper
 
 app = typer.Typer(help="Gates: the limits of a queue that jobs wait for.", no_args_is_help=True)
 
@@ -168,15 +167,7 @@ def resume(gate: GateArgument, queue: QueueOption = SEND_QUEUE, as_json: JsonOpt
     """Lift the pause of a gate, and undo what a receiver's reply had set: see `postroad shaping show`."""
 
     async def work(context: AppContext) -> int:
-        opened = await _open(context, queue, gate)
-        undone, now = 0, context.clock.now()
-        if queue != SEND_QUEUE:
-            await opened.resume_gate(gate)
-        else:
-            gates = context.gates(opened)
-            undone = await shaper.resume(context.engine, opened, gate, gates=gates, by=_who(), now=now)
-        await asyncio.to_thread(record_resume, context.engine, queue, gate, by=_who(), now=now)
-        return undone
+        return await resume_gate(context, await _open(context, queue, gate), gate, by=_who())
 
     undone = with_context(work)
     if as_json:

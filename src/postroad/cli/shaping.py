@@ -14,8 +14,8 @@ from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.row_limit import LimitOption
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import unknown_name
-from postroad.gates.name import Receiver, SenderRoute
-from postroad.settings import Settings
+from postroad.gates.name import Receiver
+from postroad.shaping.config import sender_route
 from postroad.shaping.describe import ShapingStatus, describe, known_receivers, shaping_status
 from postroad.store.engine import read
 from postroad.store.shaping import ShapingChange, newest_changes, open_changes
@@ -41,7 +41,7 @@ def show(sender: SenderOption = None, as_json: JsonOption = False) -> None:
         senders = sorted({each.address for each in context.settings.senders.values()} | {c.sender for c in changes})
         if sender is not None:
             senders = [_address(context, sender, senders)]
-        by_route = [_sender_route(context.settings, address) for address in senders]
+        by_route = [sender_route(context.settings, address) for address in senders]
         now = context.clock.now()
         return shaping_status(context.shaping, context.settings.routes, by_route, receivers, changes, now)
 
@@ -112,12 +112,6 @@ def _read(context: AppContext, gates: Sequence[str]) -> tuple[list[ShapingChange
     with read(context.engine) as connection:
         changes = open_changes(connection)
         return changes, known_receivers(connection, context.shaping, gates, changes)
-
-
-def _sender_route(settings: Settings, address: str) -> SenderRoute:
-    # If two senders have one address, the one to which the limits apply.
-    names = [each.route for each in settings.senders.values() if each.address == address]
-    return SenderRoute(address, max(names, key=lambda name: settings.routes[name].is_shaped, default=""))
 
 
 def _address(context: AppContext, sender: str, known: Sequence[str]) -> str:

@@ -14,12 +14,12 @@ from msgspec.structs import asdict
 from pydantic import ValidationError
 
 from postroad.app.context import AppContext
+from postroad.app.warmup import override_caps
 from postroad.cli import warmup_import
 from postroad.cli.context import with_context
 from postroad.cli.names import named_sender, require_provider
 from postroad.cli.output import JsonOption, print_json, print_line, print_table
 from postroad.cli.row_limit import MAX_NUMBER
-from postroad.delivery.job import MAIL_QUEUES
 from postroad.errors import UsageError, unknown_name
 from postroad.field_faults import field_faults
 from postroad.local.prefect_api import open_prefect
@@ -31,7 +31,6 @@ from postroad.store.ledger import TouchState
 from postroad.store.overflow import Moved, moved
 from postroad.store.reputation import ReputationDay
 from postroad.store.warmup import WarmupOverride, overrides_of
-from postroad.warmup.day import set_cap
 from postroad.warmup.identity import WarmingIdentity, identities, of_sender
 from postroad.warmup.plan import Plan, plan_for
 from postroad.warmup.show import draw_days
@@ -193,11 +192,7 @@ def override(
 
     async def work(context: AppContext) -> list[str]:
         chosen = _chosen(_identities_of(context.settings, sender), identity)
-        now = context.clock.now()
-        for each in chosen:
-            await asyncio.to_thread(set_cap, context.engine, each, provider, cap, by=who, why=why, now=now)
-        for queue in [await context.queue(name) for name in MAIL_QUEUES]:
-            await context.gates(queue).apply()
+        await override_caps(context, chosen, provider, cap, by=who, why=why)
         return [each.name for each in chosen]
 
     names = with_context(work)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from postroad.dns.providers import MAX_SITE, OTHER_PROVIDERS
 from postroad.errors import ConfigError
 from postroad.field_faults import combined_error, field_faults
-from postroad.gates.name import GateKind, GateName, Receiver
+from postroad.gates.name import GateKind, GateName, Receiver, SenderRoute
 from postroad.settings import Settings, line_of_key
 from postroad.shaping.limits import Level, LimitScope, LimitSource, LimitTable, ReceiverLimits, merge_limits
 from postroad.shaping.rules import PACE, Pattern, ReplyCondition, ShapingRule
@@ -172,6 +172,12 @@ def _of_table(name: str, table: LimitTable, sender: str) -> Iterator[LimitSource
 def shaped_senders(settings: Settings) -> set[str]:
     """Return the From addresses whose routes meet the limits of mailbox providers, see `RouteSettings.is_shaped`."""
     return {sender.address for sender in settings.senders.values() if settings.routes[sender.route].is_shaped}
+
+
+def sender_route(settings: Settings, address: str) -> SenderRoute:
+    """Return a From address with its route. If two senders have it, the route to which the limits apply."""
+    names = [each.route for each in settings.senders.values() if each.address == address]
+    return SenderRoute(address, max(names, key=lambda name: settings.routes[name].is_shaped, default=""))
 
 
 def read_shaping(path: Path | None) -> Shaping:

@@ -21,6 +21,12 @@ from postroad.store.shaping import ShapingChange
 
 def describe(change: ShapingChange) -> str:
     """Return what a change sets, and its end."""
+    ends = f" until {change.ends_at:%Y-%m-%d %H:%M:%S} UTC" if change.ends_at is not None else ""
+    return describe_limits(change) + ends
+
+
+def describe_limits(change: ShapingChange) -> str:
+    """Return what a change sets."""
     parts = ["suspended"] if change.suspended else []
     if change.rate_count is not None and change.rate_per_ms is not None:
         parts.append(f"{change.rate_count:g} in {change.rate_per_ms / 1000:g} s")
@@ -30,8 +36,7 @@ def describe(change: ShapingChange) -> str:
         parts.append(f"{change.share:.0%} of its pace")
     elif change.ends_at is None:
         parts.append("until it is resumed")
-    ends = f" until {change.ends_at:%Y-%m-%d %H:%M:%S} UTC" if change.ends_at is not None else ""
-    return ", ".join(parts) + ends
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)

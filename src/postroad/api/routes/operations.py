@@ -10,12 +10,12 @@ from pydantic import Field
 from postroad.api.access import ApiRoute, needs
 from postroad.api.fields import WITH_BODY, Answer, CallerParameter, Input, Time, problems
 from postroad.api.problems import ProblemKind
+from postroad.app import gate_acts
 from postroad.app.gate_names import require_gate
 from postroad.delivery.job import SEND_QUEUE
 from postroad.operations import gate_pauses
 from postroad.queue import FOREVER_MS
 from postroad.settings import MAX_DURATION_MS, AccessRole
-from postroad.shaping import shaper
 
 router = APIRouter(route_class=ApiRoute, tags=["operations"])
 
@@ -107,8 +107,7 @@ async def resume_gate(resume: GateInput, caller: CallerParameter) -> GatePauseAn
     queue = await context.queue(SEND_QUEUE)
     await require_gate(context, queue, resume.gate)
     with caller.act("gate.resume", resume.gate, first=True):
-        gates, now = context.gates(queue), context.clock.now()
-        await shaper.resume(context.engine, queue, resume.gate, gates=gates, by=caller.name, now=now)
+        await gate_acts.resume_gate(context, queue, resume.gate, by=caller.name)
     return GatePauseAnswer(gate=resume.gate, paused=False)
 
 
