@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 
 import sqlalchemy as sa
 from msgspec import Struct
@@ -11,7 +12,7 @@ from msgspec import Struct
 from postroad.dns.finding import Finding, RecordVerdict
 from postroad.dns.health import difference
 from postroad.senders.dns_health import findings_of
-from postroad.store.dns_report import SenderHold, newest_reports, open_holds
+from postroad.store.dns_report import KEPT, SenderHold, holds_of, newest_reports, open_holds
 
 
 class DomainState(Struct, frozen=True, kw_only=True):
@@ -30,6 +31,55 @@ class DomainState(Struct, frozen=True, kw_only=True):
     appeared: Sequence[Finding]
     disappeared: Sequence[Finding]
     hold: SenderHold | None
+
+
+class DomainChange(Struct, frozen=True, kw_only=True):
+    """The difference of one check of a sender from the check before."""
+
+    at: datetime
+    verdict: RecordVerdict
+    appeared: Sequence[Finding]
+    disappeared: Sequence[Finding]
+
+
+class DomainHistory(Struct, frozen=True, kw_only=True):
+    """What the stored checks of a sender say of its past.
+
+    ``checks``: number of stored checks. ``since``: time of the oldest one. ``changes``: checks that differ from the one
+    before, the newest first. ``holds``: periods in which its domain failed, the latest first.
+    """
+
+    checks: int
+    since: datetime | None
+    changes: Sequence[DomainChange]
+    holds: Sequence[SenderHold]
+
+
+def domain_history(connection: sa.Connection, address: str) -> DomainHistory:
+    """Return the changes of a sender's DNS, and the periods in which it failed.
+
+    Args:
+        connection: A connection in a transaction.
+        address: From address of the sender.
+
+    Returns:
+        The history.
+    """
+    reports = newest_reports(connection, address, KEPT)
+    changes = []
+    for newer, older in pairwise(reports):
+        change = difference(findings_of(older), findings_of(newer))
+        if change.new or change.gone:
+            verdict = RecordVerdict(newer.verdict)
+            changes.append(
+                DomainChange(at=newer.checked_at, verdict=verdict, appeared=change.new, disappeared=change.gone)
+            )
+    return DomainHistory(
+        checks=len(reports),
+        since=reports[-1].checked_at if reports else None,
+        changes=changes,
+        holds=holds_of(connection, address),
+    )
 
 
 def domain_states(connection: sa.Connection, addresses: Sequence[str]) -> list[DomainState]:

@@ -49,11 +49,22 @@ def decode_cursor(text: str | None, kind: type[Key], start: Key) -> Key:
         return start
     try:
         raw = base64.urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
-        return msgspec.json.decode(raw, type=kind)
+        key = msgspec.json.decode(raw, type=kind)
+        _require_storable(key)
+        return key
     except (ValueError, binascii.Error, msgspec.MsgspecError):
         raise UsageError(
             f"the cursor {text[:40]!r} is not one of this list", remedy="Open the list from its first page."
         ) from None
+
+
+def _require_storable(key: Any) -> None:
+    """Raise ValueError for a key that no row can have: a number of more than 64 bits, or a text with NUL."""
+    for part in key if isinstance(key, tuple) else (key,):
+        if isinstance(part, int) and not -(2**63) <= part < 2**63:
+            raise ValueError("the number has more than 64 bits")
+        if isinstance(part, str) and "\0" in part:
+            raise ValueError("the text has a NUL")
 
 
 def checked_limit(limit: int) -> int:

@@ -47,6 +47,7 @@ class TrafficWindow(StrEnum):
         return _LENGTHS[self]
 
 
+_RECENT: Final = timedelta(minutes=10)
 _LENGTHS: Final = {
     TrafficWindow.HOUR: timedelta(hours=1),
     TrafficWindow.DAY: timedelta(hours=24),
@@ -60,9 +61,14 @@ def window_start(window: TrafficWindow, now: datetime) -> datetime:
 
 
 class ReceiverTraffic(Struct, frozen=True, kw_only=True):
-    """Outcomes from one sender to one mailbox provider. ``per_minute``: accepted messages a minute of the window."""
+    """Outcomes from one sender to one mailbox provider. ``per_minute``: accepted messages a minute of the window.
+
+    ``address``: From address of the sender; empty: the ledger has no such sender. ``recent``: outcomes of attempts a
+    minute of the last ten minutes, which is what a rate limits.
+    """
 
     sender: str
+    address: str
     provider: str
     accepted: int
     deferred: int
@@ -71,6 +77,7 @@ class ReceiverTraffic(Struct, frozen=True, kw_only=True):
     dead: int
     unknown: int
     per_minute: float
+    recent: float
 
 
 class Receivers(Struct, frozen=True, kw_only=True):
@@ -98,18 +105,18 @@ def receivers(
         StateError: No campaign has this sender.
     """
     since = window_start(window, now)
-    names = _sender_names(connection)
-    chosen = None if sender is None else [_sender_id(names, sender)]
-    counts: defaultdict[tuple[int, str], Counter[str]] = defaultdict(Counter)
-    for row in traffic_by_receiver(connection, since, sender_ids=chosen):
-        counts[row.sender_id, row.provider][row.outcome] += row.events
-    minutes = max((now - since).total_seconds() / 60, 1.0)
+    recent_since = bucket_start(now - _RECENT, now)
+    senders = _senders(connection)
+    chosen = None if sender is None else [_sender_id(senders, sender)]
+    counts, recent = (_counts(connection, start, chosen) for start in (since, recent_since))
     rows = [
         ReceiverTraffic(
-            sender=names.get(sender_id, f"sender {sender_id}"),
+            sender=senders[sender_id][0] if sender_id in senders else f"sender {sender_id}",
+            address=senders[sender_id][1] if sender_id in senders else "",
             provider=provider,
             **{outcome.value: of_receiver[outcome] for outcome in DeliveryOutcome},
-            per_minute=of_receiver[DeliveryOutcome.ACCEPTED] / minutes,
+            per_minute=of_receiver[DeliveryOutcome.ACCEPTED] / _minutes(since, now),
+            recent=_attempts(recent[sender_id, provider]) / _minutes(recent_since, now),
         )
         for (sender_id, provider), of_receiver in counts.items()
     ]
@@ -119,15 +126,35 @@ def receivers(
     )
 
 
-def _sender_names(connection: sa.Connection) -> dict[int, str]:
-    return {row.id: row.name for row in connection.execute(sa.text("SELECT id, name FROM sender"))}
+def _counts(
+    connection: sa.Connection, since: datetime, sender_ids: Sequence[int] | None
+) -> defaultdict[tuple[int, str], Counter[str]]:
+    counts: defaultdict[tuple[int, str], Counter[str]] = defaultdict(Counter)
+    for row in traffic_by_receiver(connection, since, sender_ids=sender_ids):
+        counts[row.sender_id, row.provider][row.outcome] += row.events
+    return counts
 
 
-def _sender_id(names: dict[int, str], sender: str) -> int:
-    for id_, name in names.items():
+def _attempts(counts: Counter[str]) -> int:
+    return counts.total() - counts[DeliveryOutcome.COMPLAINED]
+
+
+def _minutes(since: datetime, now: datetime) -> float:
+    return max((now - since).total_seconds() / 60, 1.0)
+
+
+def _senders(connection: sa.Connection) -> dict[int, tuple[str, str]]:
+    """Return the name and the From address of each sender."""
+    rows = connection.execute(sa.text("SELECT id, name, address FROM sender"))
+    return {row.id: (row.name, row.address) for row in rows}
+
+
+def _sender_id(senders: dict[int, tuple[str, str]], sender: str) -> int:
+    for id_, (name, _) in senders.items():
         if name == sender:
             return id_
-    raise unknown_name("sender of a campaign", sender, names.values(), listed_by="postroad dns senders")
+    known = [name for name, _ in senders.values()]
+    raise unknown_name("sender of a campaign", sender, known, listed_by="postroad dns senders")
 
 
 class OutcomesOf(Struct, frozen=True, kw_only=True):
@@ -168,7 +195,7 @@ def receiver_events(
 
 
 def _receiver_outcome(connection: sa.Connection, of: OutcomesOf) -> ReceiverOutcome:
-    sender_id = _sender_id(_sender_names(connection), of.sender)
+    sender_id = _sender_id(_senders(connection), of.sender)
     return ReceiverOutcome(sender_id, of.provider, of.outcome.value, of.since)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import sqlalchemy as sa
 from msgspec import Struct
@@ -77,8 +77,8 @@ def _sent_today(
 
 
 def _day_begin(identity: WarmingIdentity, now: datetime) -> datetime:
-    midnight_of_zone = midnight(day_of(identity, now), identity.zone)
-    return bucket_start(max(midnight_of_zone, now - timedelta(days=1)), now)
+    # Where midnight is within an hour of UTC, that hour counts whole: older outcomes are counted by hours.
+    return bucket_start(midnight(day_of(identity, now), identity.zone), now)
 
 
 def _attempted(connection: sa.Connection, since: datetime) -> list[ReceiverCount]:

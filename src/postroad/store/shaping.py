@@ -88,12 +88,16 @@ def open_changes(connection: sa.Connection) -> list[ShapingChange]:
     return sorted(found, key=lambda change: change.id or 0)
 
 
-def newest_changes(connection: sa.Connection, sender: str | None, limit: int) -> list[ShapingChange]:
-    """Return the newest changes first, of one sender or of all."""
+def newest_changes(
+    connection: sa.Connection, sender: str | None, limit: int, *, before: int | None = None
+) -> list[ShapingChange]:
+    """Return the newest changes first, of one sender or of all. ``before``: only those with a smaller id."""
     session = Session(connection)
     statement = select(ShapingChange).order_by(col(ShapingChange.id).desc()).limit(limit)
     if sender is not None:
         statement = statement.where(ShapingChange.sender == sender)
+    if before is not None:
+        statement = statement.where(col(ShapingChange.id) < before)
     found = list(session.exec(statement))
     session.expunge_all()
     return found
