@@ -22,7 +22,15 @@ from postroad.console.parts import ConsoleParts
 from postroad.console.serve import connection_limiter, open_parts
 from postroad.doctor import Check
 from postroad.queue import Health
-from postroad.settings import AccessRole, ConsoleSettings, Settings
+from postroad.settings import (
+    AccessRole,
+    ConsoleSettings,
+    RouteKind,
+    RouteSettings,
+    SenderSettings,
+    Settings,
+    WarmupSettings,
+)
 from postroad.store.audit import AuditRecord, audit_records
 from postroad.store.console_access import SignIn, begin_session
 from postroad.store.engine import read, write
@@ -33,6 +41,20 @@ CHECKS = [
     Check(part="recorder", health=Health.WARN, seen="12,000 events are not recorded yet", remedy="Is it fast enough?"),
     Check(part="worker email:send", health=Health.FAIL, seen="no worker <b>lives</b>", remedy="Start one:\n  x"),
 ]
+
+
+ROUTES = {"direct": RouteSettings(kind=RouteKind.DIRECT), "relay": RouteSettings(host="relay.example.net")}
+SENDERS = {
+    "news": SenderSettings(
+        address="news@example.com",
+        postal_address="1 High Street, Springfield",
+        route="direct",
+        source_address="192.0.2.7",
+        warmup=WarmupSettings(zone="Europe/Berlin"),
+    ),
+    "offers": SenderSettings(address="offers@acme.dev", postal_address="1 High Street, Springfield", route="relay"),
+}
+"""Senders of the settings. `tests.store.rows.add_campaign` makes campaigns of the first one's address."""
 
 
 def set_session(http: httpx.AsyncClient, token: str) -> None:
@@ -95,6 +117,8 @@ async def open_console(
         redis_url=SecretStr(redis_url),
         database_url=SecretStr(engine.url.render_as_string(hide_password=False)),
         time_zone="Europe/Berlin",
+        routes=ROUTES,
+        senders=SENDERS,
         console=console or ConsoleSettings(port=0),
     )
 

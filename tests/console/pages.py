@@ -23,6 +23,7 @@ from postroad.store.ledger import TouchState
 from postroad.store.recipient import AudienceImport, Refusal
 from postroad.store.suppression import Entry, SuppressionReason, save_suppressions
 from postroad.store.traffic import Grain, Traffic
+from tests.console.delivery_rows import fill_domains, fill_receivers, fill_warmup
 from tests.store.rows import add_audience, add_campaign, add_recipient, add_touch, insert_row
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'{{7*7}}\x1b[2J\u202e"
@@ -48,6 +49,13 @@ QUERIES = {
     "/messages/{undecided}/decide": "?decision=drop",
     "/undecided/decide": "?state=unknown&decision=delivered&cause=connection+lost",
     "/undecided/messages": "?state=unknown&cause=connection+lost",
+    "/receivers/messages": "?sender=delivery&provider=google&outcome=deferred",
+    "/warmup/curve": "?identity=news%40example.com&provider=google",
+    "/warmup/override": "?identity=news%40example.com&provider=google",
+    "/domains/sender": "?address=offers%40acme.dev",
+    "/domains/dmarc/rows": "?header_from=acme.dev&source_ip=192.0.2.7",
+    "/domains/tls/rows": "?domain=acme.dev&policy=sts&mail_host=mx1.acme.dev&result=certificate-expired",
+    "/receivers/undo": "?gate=provider%3Agoogle%3Anews%40example.com",
 }
 """Query of each page that needs one."""
 
@@ -105,6 +113,9 @@ def fill(engine: sa.Engine) -> None:
         fill_traffic(connection)
         fill_campaigns(connection, now)
         fill_returned(connection, now)
+        fill_receivers(connection, now, HOSTILE)
+        fill_warmup(connection, now, HOSTILE)
+        fill_domains(connection, now, HOSTILE)
         save_user(connection, "ada@example.com", AccessRole.OPERATE, "$argon2id$none", now)
         save_user(connection, HOSTILE[:100], AccessRole.VIEW, "$argon2id$none", now)
         for user in ("ada@example.com", HOSTILE):

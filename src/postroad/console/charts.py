@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from math import ceil, floor, log10
 from zoneinfo import ZoneInfo
 
@@ -14,6 +14,8 @@ LEFT = 44
 BOTTOM = 22
 TOP = 8
 TICKS = 4
+DAY_LABELS = 10
+"""Days with a label, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,50 @@ def time_chart(lines: Sequence[NamedValues], since: datetime, step: timedelta, z
         columns=[AxisTick(at=round(x(place), 1), label=label) for place, label in _times(since, step, count, zone)],
         is_empty=not any(value for line in lines for value in line.values),
     )
+
+
+def day_chart(lines: Sequence[NamedValues], days: Sequence[date]) -> TimeChart:
+    """Return the chart of a value of each day as steps, on a scale whose every tenfold has the same height.
+
+    Args:
+        lines: The values: one for each day from the first on. A line may end early. What is below 1 is at the bottom.
+        days: The days, at least one, in order.
+
+    Returns:
+        The chart.
+    """
+    largest = max((value for line in lines for value in line.values), default=0)
+    tenfolds = max(ceil(log10(max(largest, 1))), 1)
+    width, tall = (WIDTH - LEFT) / len(days), HEIGHT - BOTTOM - TOP
+
+    def x(place: float) -> str:
+        return f"{LEFT + width * place:.1f}"
+
+    def y(value: float) -> float:
+        return round(TOP + tall * (1 - log10(max(value, 1)) / tenfolds), 1)
+
+    series = []
+    for line in filter(lambda line: line.values, lines):
+        steps = [f"{x(place)} {y(value)}H{x(place + 1)}" for place, value in enumerate(line.values)]
+        path = "M" + "L".join(steps)
+        area = f"{path}V{y(0)}H{LEFT}Z"
+        series.append(
+            ChartSeries(name=line.name, css_class=line.css_class, line=path, area=area, total=sum(line.values))
+        )
+    every = ceil(len(days) / DAY_LABELS)
+    return TimeChart(
+        series=series,
+        rows=[AxisTick(at=y(10**power), label=_tenfold(power)) for power in range(tenfolds + 1)],
+        columns=[
+            AxisTick(at=float(x(place + 0.5)), label=f"{days[place]:%d %b}") for place in range(0, len(days), every)
+        ],
+        is_empty=False,
+    )
+
+
+def _tenfold(power: int) -> str:
+    """Return a power of ten as text that fits next to a chart, such as ``100k``."""
+    return f"{10 ** (power % 3)}{('', 'k', 'M', 'G')[power // 3]}"
 
 
 def nice_maximum(value: float) -> float:
