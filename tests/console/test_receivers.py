@@ -34,7 +34,7 @@ async def listed_rows(http: httpx.AsyncClient, href: str) -> int:
     while target:
         page = await http.get(target)
         assert page.status_code == 200, page.text
-        total += len(re.findall(r'<th scope="row"><a href="/why', page.text))
+        total += len(re.findall(r'<th scope="row" class="recipient"><a href="/why', page.text))
         following = re.search(r'href="([^"]+)" rel="next"', page.text)
         target = unescape(following[1]) if following else ""
     return total
