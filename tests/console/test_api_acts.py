@@ -13,6 +13,7 @@ import pytest
 from postroad.api.access import ApiRoute
 from postroad.api.app import ROUTERS
 from postroad.app import campaign_acts
+from postroad.app.gate_acts import resume_gate
 from postroad.app.proof import send_proofs
 from postroad.app.suppressions import add_suppressions, lift_suppressions
 from postroad.app.undecided import decide
@@ -38,6 +39,7 @@ BOTH: dict[str, tuple[str, Function]] = {
     "/messages/{undecided}/decide": ("decideMessages", decide),
     "/people/suppressions/add": ("addSuppressions", add_suppressions),
     "/people/suppressions/lift": ("liftSuppressions", lift_suppressions),
+    "/receivers/undo": ("resumeGate", resume_gate),
     "/undecided/decide": ("decideMessages", decide),
 }
 """Acts of the console with the operation of the API that does the same, and the function that both call."""
@@ -50,6 +52,7 @@ CONSOLE_ALONE = {
     "/sign-in/link": "a key needs no session",
     "/sign-out": "a key needs no session",
     "/theme": "the colours of a browser",
+    "/warmup/override": "a person decides to leave a plan; `postroad warmup override` is for scripts",
 }
 """Acts that only a person has, and why."""
 
@@ -63,7 +66,6 @@ API_ALONE = {
     "recordEvents": "postroad event record",
     "replayDead": "postroad queue replay",
     "resolveUnknown": "postroad unknown resolve",
-    "resumeGate": "postroad queue gate resume",
     "sendMessage": "a program alone requests single messages",
     "widenCampaign": "postroad campaign widen",
 }

@@ -124,13 +124,13 @@ async def test_a_change_is_undone_with_its_extent_and_a_record(
         assert not state.gate.paused_until_ms
         assert state.gate.concurrency != 2
     record = console.audit()[0]
-    assert (record.actor, record.action, record.target) == ("carl@example.com", "shaping.undo", GOOGLE)
+    assert (record.actor, record.action, record.target) == ("carl@example.com", "gate.resume", GOOGLE)
     assert (record.count, record.note) == (2, "Google confirmed it")
     log = (await http.get("/receivers/changes")).text
     assert log.count("ended by carl@example.com in the console") == 2
     again = await http.post("/receivers/undo", data={"gate": GOOGLE, "note": ""})
     assert again.status_code == 409
-    assert [each.action for each in console.audit()].count("shaping.undo") == 1
+    assert [each.action for each in console.audit()].count("gate.resume") == 1
 
 
 async def test_the_undo_names_a_pause_of_an_operator(console: Console, engine: sa.Engine, redis_url: str) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 import sqlalchemy as sa
 from msgspec import Struct
 
 from postroad.errors import unknown_name
 from postroad.read_model.page import DEFAULT_LIMIT, Page, checked_limit, decode_cursor, encode_cursor, to_page
+from postroad.read_model.reply_key import ReplyKey, reply_key
 from postroad.store.event_page import (
     LAST_ID,
     OutcomeRow,
@@ -262,9 +262,9 @@ def reply_groups(connection: sa.Connection, of: OutcomesOf, now: datetime) -> Re
     """
     what = _receiver_outcome(connection, of)
     rows = newest_replies(connection, what, before=now + _LATEST, limit=GROUPED)
-    groups: defaultdict[_ReplyKey, list[ReplyRow]] = defaultdict(list)
+    groups: defaultdict[ReplyKey, list[ReplyRow]] = defaultdict(list)
     for row in rows:
-        groups[_group_of(row)].append(row)
+        groups[reply_key(row)].append(row)
     newest = {row.id: row for row in outcomes_by_ids(connection, [members[0].id for members in groups.values()])}
     found = [
         ReplyGroup(
@@ -289,27 +289,6 @@ def reply_groups(connection: sa.Connection, of: OutcomesOf, now: datetime) -> Re
 def _total(connection: sa.Connection, what: ReceiverOutcome) -> int:
     counts = traffic_by_receiver(connection, what.since, sender_ids=[what.sender_id])
     return sum(row.events for row in counts if (row.provider, row.outcome) == (what.provider, what.outcome))
-
-
-class _ReplyKey(NamedTuple):
-    rule: str | None
-    reply_code: int | None
-    enhanced_code: str | None
-    text: str
-
-
-_FIXED_WORD = re.compile(r"(?<!\S)[^\s\d@/\\=]+(?!\S)")
-"""A word without what differs between messages: addresses, ids, times, hosts and URLs."""
-_AROUND_WORD: Final = "<>'\":;,.()"
-
-
-def _group_of(row: ReplyRow | OutcomeRow) -> _ReplyKey:
-    words = _FIXED_WORD.findall(row.reply or "")
-    own = row.address.rpartition("@")[0].casefold()
-    text = " ".join(words)
-    if own in text.casefold():
-        text = " ".join(word for word in words if word.casefold().strip(_AROUND_WORD) != own)
-    return _ReplyKey(row.cause, row.reply_code, row.enhanced_code, text)
 
 
 def group_events(
@@ -346,7 +325,7 @@ def group_events(
         chunk = outcome_page(connection, what, before=before, before_id=before_id, limit=_CHUNK)
         for row in chunk:
             before, before_id = row.at, row.id
-            if encode_cursor(_group_of(row)) == key:
+            if encode_cursor(reply_key(row)) == key:
                 found.append(row)
                 if len(found) == limit:
                     return Page(rows=found, next=encode_cursor((before, before_id)))

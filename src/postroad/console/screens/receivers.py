@@ -224,6 +224,6 @@ async def undo(visit: CurrentVisit) -> Response:
         return visit.confirm(await _undoing(visit, gate, note, form.errors.get("note", "")), status=422)
     queue = await visit.parts.queue()
     by = f"{visit.user.user} in the console"
-    async with visit.act("shaping.undo", gate, count=len(found), note=note):
+    async with visit.act("gate.resume", gate, count=len(found), note=note):
         await resume_gate(visit.parts.context, queue, gate, by=by)
     return visit.redirect(receivers_url(), f"The changes of {gate} are undone.")
