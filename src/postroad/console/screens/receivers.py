@@ -88,7 +88,7 @@ def _read_overview(
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeList:
-    """What the page of one number shows. ``row``: all outcomes of this sender there; None: there are none."""
+    """What the page of one number shows. ``row``: all outcomes of this sender there; None: it had no mail there."""
 
     row: ReceiverTraffic | None
     replies: ReplyGroups | None
