@@ -34,7 +34,6 @@ from tests.kit.waiting import until
 from tests.prefect.test_approval import CAMPAIGN, ENDED, PEOPLE, SETTINGS, LaunchProject
 from tests.prefect.test_bounces import state
 
-
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600), pytest.mark.usefixtures("open_pool")]
 
 WITHOUT_APPROVAL = CAMPAIGN.replace("approval: always\n", "")
