@@ -25,6 +25,7 @@ from postroad.api.routes import (
     messages,
     operations,
     recipients,
+    shaping,
     suppressions,
     undecided,
 )
@@ -43,6 +44,7 @@ ROUTERS: Final = (
     launches.router,
     deliveries.router,
     operations.router,
+    shaping.router,
     undecided.router,
 )
 
