@@ -30,4 +30,5 @@ async def test_a_pause_of_a_gate_is_recorded_with_the_name_of_the_key(api: ApiSe
         assert shown["paused_until"] is not None
         assert pauses(api.installation) == [(name, "key key-operate", True, None)]
         assert (await http.post("/gates/resume", json={"gate": name})).json() == {"gate": name, "paused": False}
+        assert pauses(api.installation) == [(name, "key key-operate", True, "key key-operate")]
         assert (await http.post("/gates/pause", json={"gate": "none"})).status_code in (404, 409)

@@ -17,6 +17,7 @@ from postroad.app.gate_acts import resume_gate
 from postroad.app.proof import send_proofs
 from postroad.app.suppressions import add_suppressions, lift_suppressions
 from postroad.app.undecided import decide
+from postroad.app.warmup import override_caps
 from postroad.console.registry import SCREENS
 from postroad.console.screen import ScreenRoute
 from postroad.local.approval_runs import approve_and_resume, refuse_and_resume
@@ -41,6 +42,7 @@ BOTH: dict[str, tuple[str, Function]] = {
     "/people/suppressions/lift": ("liftSuppressions", lift_suppressions),
     "/receivers/undo": ("resumeGate", resume_gate),
     "/undecided/decide": ("decideMessages", decide),
+    "/warmup/override": ("setWarmupCap", override_caps),
 }
 """Acts of the console with the operation of the API that does the same, and the function that both call."""
 
@@ -52,7 +54,6 @@ CONSOLE_ALONE = {
     "/sign-in/link": "a key needs no session",
     "/sign-out": "a key needs no session",
     "/theme": "the colours of a browser",
-    "/warmup/override": "a person decides to leave a plan; `postroad warmup override` is for scripts",
 }
 """Acts that only a person has, and why."""
 
