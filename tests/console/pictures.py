@@ -1,7 +1,7 @@
 """The pictures of the console in the documentation. `python -m tests.console.pictures` makes them again.
 
-Each picture belongs to a digest of the page that it shows: the HTML as it is served, which names the style sheet by
-its hash. A test compares the digests of the pages with the stored ones, without a browser.
+A picture shows the content of a page, without the menu, and belongs to a digest of the HTML of this content. A test
+compares the digests of the pages with the stored ones, without a browser. The style sheet is not part of them.
 """
 
 from __future__ import annotations
@@ -37,13 +37,16 @@ FOLDER: Final = ROOT / "docs/images"
 DIGESTS: Final = FOLDER / "console.json"
 COMMAND: Final = "python -m tests.console.pictures"
 NOW: Final = datetime(2027, 3, 15, 8, 30, tzinfo=UTC)
-SIZE: Final = (1280, 800)
+WIDTH: Final = 1280
+MENU: Final = 216
+MAX_HEIGHT: Final = 900
 PAGES: Final = {
     "now": "/",
     "campaign": "/campaigns/spring",
     "why": "/why?q=grace.205@mail.example.net",
     "undecided": "/undecided",
     "returned": "/returned",
+    "people": "/people",
     "returned-mail": f"/returned/mails/{1:064x}",
 }
 """By name of a picture: the page that it shows."""
@@ -79,9 +82,18 @@ async def pages(console: Console) -> dict[str, httpx.Response]:
     return {name: await http.get(path) for name, path in PAGES.items()}
 
 
+def content_of(page: httpx.Response) -> str:
+    """Return the content of a page: what its picture shows."""
+    _, begin, rest = page.text.partition('<main id="main"')
+    content, end, _ = rest.partition("</main>")
+    assert begin, "the page has no content"
+    assert end, "the page has no content"
+    return content
+
+
 def digest_of(page: httpx.Response) -> str:
-    """Return the digest of a page."""
-    return sha256(page.content).hexdigest()
+    """Return the digest of the content of a page."""
+    return sha256(content_of(page).encode()).hexdigest()
 
 
 async def take_pictures(console: Console) -> None:
@@ -89,14 +101,18 @@ async def take_pictures(console: Console) -> None:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium_path(), args=OPTIONS)
         context = await browser.new_context(
-            base_url=console.url, viewport={"width": SIZE[0], "height": SIZE[1]}, color_scheme="light"
+            base_url=console.url, viewport={"width": MENU + WIDTH, "height": MAX_HEIGHT}, color_scheme="light"
         )
         token = console.session(AccessRole.OPERATE, "grace@example.com")
         await context.add_cookies([{"name": session_cookie_name(secure=False), "value": token, "url": console.url}])
         page = await context.new_page()
         for name, path in PAGES.items():
             await page.goto(path)
-            await page.screenshot(path=FOLDER / f"console-{name}.png")
+            box = await page.locator("main").bounding_box()
+            assert box is not None
+            assert box["width"] == WIDTH
+            clip = {"x": box["x"], "y": 0, "width": WIDTH, "height": min(box["height"], MAX_HEIGHT)}
+            await page.screenshot(path=FOLDER / f"console-{name}.png", clip=clip)  # type: ignore[arg-type]
         await browser.close()
     digests = {name: digest_of(reply) for name, reply in (await pages(console)).items()}
     DIGESTS.write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")

@@ -166,6 +166,7 @@ async def test_a_job_whose_end_is_not_recorded_yet_is_listed_and_decided(console
     )
     done = await decide(http, href)
     assert done.headers["location"].startswith("/undecided/uncertain")
+    await recorder(console.engine, queue).drain()
     assert state_of(console.engine, touch) is TouchState.ACCEPTED
     assert await queue.states([job_id(touch)]) == [None]
     assert "No job of this queue is uncertain." in (await http.get("/undecided/uncertain")).text

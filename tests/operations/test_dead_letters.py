@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from postroad.delivery.job import job_id
+from postroad.delivery.job import SEND_QUEUE, job_id
 from postroad.delivery.submit import SubmitOptions
 from postroad.errors import UsageError
 from postroad.operations.dead_letters import drop, list_dead_letters, replay
 from postroad.queue import Dead, JobState, Queue
+from postroad.queue.redis.client import connect
 from postroad.store.ledger import TouchState
 from tests.delivery.queue_of_touches import claim, noted, queued_touches, recorder, set_state, state_of
 from tests.store.rows import NOW
 
 LATER = NOW + timedelta(hours=1)
+
+
+@pytest.fixture
+async def queue(redis_url: str) -> AsyncIterator[Queue]:
+    """The queue of mail, empty. Of its dead letters the ledger decides."""
+    async with Queue.open(redis_url, SEND_QUEUE) as queue:
+        yield queue
+        assert await queue.audit() == []
+    client = connect(redis_url)
+    for key in await client.keys(f"pr:{{{SEND_QUEUE}}}:*"):
+        await client.delete(key)
+    await client.aclose()
 
 
 async def dead_touches(engine: sa.Engine, queue: Queue, count: int) -> list[int]:
