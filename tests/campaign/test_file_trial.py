@@ -11,10 +11,14 @@ import sqlalchemy as sa
 from postroad.campaign.apply import warn_of_new_audience, warn_of_unknown_fields
 from postroad.campaign.audience import import_file
 from postroad.campaign.definition import CampaignFile, read_campaign
+from postroad.campaign.file_trial import try_file
+from postroad.campaign.finding import PreflightCode
 from postroad.campaign.launch_forecast import forecast
 from postroad.campaign.preflight import Level, PreflightReport, check
+from postroad.campaign.segment import Segment
 from postroad.errors import ConfigError
-from postroad.store.engine import write
+from postroad.store.campaign import find_campaign
+from postroad.store.engine import read, write
 from tests.campaign.checking import FOOT, SIGNER
 from tests.campaign.journeys import HEADER, JOURNEY, PEOPLE
 from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
@@ -35,6 +39,19 @@ def preflight(project: CampaignProject, path: Path) -> PreflightReport:
 
 def fails(report: PreflightReport) -> list[str]:
     return [finding.what for finding in report.findings if finding.level is Level.FAIL]
+
+
+def test_rows_outside_the_segment_are_not_missing_from_the_trial(project: CampaignProject) -> None:
+    path = write_file(project, *(f"r{n}@example.com,,{'Ada' if n < 2 else 'Bob'}" for n in range(5)))
+    project.apply(WITH_FILE.replace("file: people.csv", "file: people.csv\n  where: name = 'Ada'"))
+    report = preflight(project, path)
+    assert (report.ok, report.recipients) == (True, 2)
+    assert PreflightCode.RENDER_SLOW.word not in {finding.code for finding in report.findings}
+    with read(project.engine) as connection:
+        segment = Segment.of(find_campaign(connection, "spring"), NOW)
+    in_time, late = (try_file(project.engine, segment, path, (), budget_s=budget) for budget in (60.0, -1.0))
+    assert (in_time.met, in_time.tried) == (2, 2)
+    assert (late.met, late.tried) == (2, 0), "what was not tried in time does not count as tried"
 
 
 def test_a_missing_audience_file_fails_the_apply(project: CampaignProject) -> None:

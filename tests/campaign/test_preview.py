@@ -75,8 +75,31 @@ def test_an_unknown_step_or_recipient_is_an_error(filled: CampaignProject) -> No
 
 def test_an_empty_audience_is_an_error(project: CampaignProject) -> None:
     project.apply()
-    with pytest.raises(StateError, match="its audience 'people' is empty"):
+    with pytest.raises(StateError, match="its audience 'people' is empty") as caught:
         shown(project)
+    assert caught.value.remedy == "Import it: `postroad audience import people FILE`."
+
+
+def test_the_first_member_is_one_of_the_segment(project: CampaignProject) -> None:
+    project.fill([f"r{n}@example.com,,{'Ann' if n == 300 else 'Bob'}" for n in range(310)])
+    project.apply(CAMPAIGN.replace("name: people", "name: people\n  where: name = 'Ann'"))
+    assert shown(project).recipient == "r300@example.com"
+    assert shown(project, address="r0@example.com").recipient == "r0@example.com", "any member may be named"
+
+
+def test_without_a_member_in_the_segment_the_first_one_is_shown(project: CampaignProject) -> None:
+    project.fill(["a@example.com,,Ann"])
+    project.apply(CAMPAIGN.replace("name: people", "name: people\n  where: name = 'Cy'"))
+    assert shown(project).recipient == "a@example.com"
+
+
+def test_the_remedy_for_an_empty_audience_names_the_file_of_the_campaign(project: CampaignProject) -> None:
+    (project.folder / "my people.csv").write_text("email,name\nann@example.com,Ann\n")
+    project.apply(CAMPAIGN.replace("name: people", "name: people\n  file: my people.csv"))
+    with pytest.raises(StateError) as caught:
+        shown(project)
+    file = project.folder / "my people.csv"
+    assert caught.value.remedy == f"Import it: `postroad audience import people '{file}'`."
 
 
 RICH_SUBJECT = "Mix 3:o:1 [bold]now[/bold] :100: {{ name }} 🎉👩‍💻 für „dich“  zwei"

@@ -1,4 +1,4 @@
-"""postroad bounce and postroad worker bounce:process, as a person runs them, on embedded context."""
+"""postroad bounce and postroad worker bounce:process, as a person runs them, on embedded parts."""
 
 from __future__ import annotations
 

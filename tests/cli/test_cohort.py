@@ -1,4 +1,4 @@
-"""postroad cohort, and what `up` and `doctor` make of the way back, on embedded context."""
+"""postroad cohort, and what `up` and `doctor` make of the way back, on embedded parts."""
 
 from __future__ import annotations
 

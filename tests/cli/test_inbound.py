@@ -1,4 +1,4 @@
-"""postroad inbound and postroad bounce poll, as a person runs them, on embedded context."""
+"""postroad inbound and postroad bounce poll, as a person runs them, on embedded parts."""
 
 from __future__ import annotations
 

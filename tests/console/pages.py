@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
+from sqlmodel import col
 
 from postroad.bounce.classify import BounceClass
 from postroad.clock import SystemClock
@@ -16,11 +17,12 @@ from postroad.console.screen import PUBLIC, ScreenRoute
 from postroad.settings import AccessRole
 from postroad.store.audit import Actor, record_act
 from postroad.store.bounce import BounceEffectKind, BounceMail, add_effects, finish_mail, save_mail
-from postroad.store.campaign import CampaignState
+from postroad.store.campaign import Campaign, CampaignState
 from postroad.store.console_access import SignIn, begin_session, save_user
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from postroad.store.recipient import AudienceImport, Refusal
+from postroad.store.rollout import RolloutShare, ShareHold, add_shares, record_hold, shares_of
 from postroad.store.suppression import Entry, SuppressionReason, save_suppressions
 from postroad.store.traffic import Grain, Traffic
 from tests.console.delivery_rows import fill_domains, fill_receivers, fill_warmup
@@ -59,6 +61,9 @@ QUERIES = {
 }
 """Query of each page that needs one."""
 
+PATHS = {"/campaigns/{campaign}/widen": "/campaigns/rolled/widen?share=2"}
+"""Path of each page that needs another row than the examples."""
+
 NOT_PAGES = {
     "/sign-in/oidc",
     "/sign-in/oidc/callback",
@@ -81,6 +86,8 @@ class RegisteredRoute:
 
     @property
     def path(self) -> str:
+        if self.route.path in PATHS:
+            return PATHS[self.route.path]
         query = QUERIES.get(self.route.path, "") if self.route.method == "GET" else ""
         return PARAMETER.sub(lambda found: EXAMPLES[found[1]], self.route.path) + query
 
@@ -116,6 +123,7 @@ def fill(engine: sa.Engine) -> None:
         fill_receivers(connection, now, HOSTILE)
         fill_warmup(connection, now, HOSTILE)
         fill_domains(connection, now, HOSTILE)
+        fill_rollout(connection, now)
         save_user(connection, "ada@example.com", AccessRole.OPERATE, "$argon2id$none", now)
         save_user(connection, HOSTILE[:100], AccessRole.VIEW, "$argon2id$none", now)
         for user in ("ada@example.com", HOSTILE):
@@ -220,3 +228,21 @@ def fill_returned(connection: sa.Connection, now: datetime) -> None:
         finish_mail(connection, mail)
         if number % 2:
             add_effects(connection, mail.digest, [(BounceEffectKind.ADDRESS_SUPPRESSED, 1, HOSTILE)], at)
+
+
+def fill_rollout(connection: sa.Connection, now: datetime) -> None:
+    """Make a campaign whose first share is let go, and whose second one is held."""
+    rolled, (step,) = add_campaign(connection, name="rolled", launched_at=now - timedelta(hours=1))
+    update = sa.update(Campaign).where(col(Campaign.id) == rolled)
+    connection.execute(update.values(rollout={"shares": [2_500, 10_000], "after_ms": None}))
+    for state, number in ((TouchState.ACCEPTED, 1), (TouchState.WITHHELD, 3)):
+        for _ in range(number):
+            add_touch(connection, rolled, step, state, recipient_id=add_recipient(connection), due_at=now)
+    connection.execute(
+        sa.text("UPDATE touch SET share = CASE state WHEN 'withheld' THEN 2 ELSE 1 END WHERE campaign_id = :id"),
+        {"id": rolled},
+    )
+    first = RolloutShare(campaign_id=rolled, number=1, basis_points=2_500, people=1)
+    first.opened_at, first.opened_by = now - timedelta(hours=1), "the launch"
+    add_shares(connection, [first, RolloutShare(campaign_id=rolled, number=2, basis_points=10_000, people=3)])
+    record_hold(connection, shares_of(connection, rolled)[1], ShareHold("undecided", f"too few: {HOSTILE}"), now)

@@ -15,6 +15,7 @@ from postroad.api.app import ROUTERS
 from postroad.app import campaign_acts
 from postroad.app.gate_acts import resume_gate
 from postroad.app.proof import send_proofs
+from postroad.app.rollouts import widen
 from postroad.app.suppressions import add_suppressions, lift_suppressions
 from postroad.app.undecided import decide
 from postroad.app.warmup import override_caps
@@ -31,6 +32,7 @@ BOTH: dict[str, tuple[str, Function]] = {
     "/campaigns/{campaign}/resume": ("resumeCampaign", campaign_acts.resume),
     "/campaigns/{campaign}/close": ("closeCampaign", campaign_acts.close),
     "/campaigns/{campaign}/recall": ("recallCampaign", campaign_acts.recall_campaign),
+    "/campaigns/{campaign}/widen": ("widenCampaign", widen),
     "/launch/{campaign}/proof": ("sendProof", send_proofs),
     "/launch/{campaign}/start": ("launchCampaign", start_launch),
     "/launch/{campaign}/approve": ("approveLaunch", approve_and_resume),
@@ -68,7 +70,6 @@ API_ALONE = {
     "replayDead": "postroad queue replay",
     "resolveUnknown": "postroad unknown resolve",
     "sendMessage": "a program alone requests single messages",
-    "widenCampaign": "postroad campaign widen",
 }
 """Operations that change something and that the console does not have, with the command that does the same."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from html import unescape
 from pathlib import Path
 
@@ -11,11 +12,14 @@ import sqlalchemy as sa
 
 from postroad.app.approval import LaunchRequest, find_pending, request_approval
 from postroad.settings import AccessRole
+from postroad.store.approval import Approval, ApprovalState, add_approval
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import write
+from postroad.store.ledger import TouchState
 from tests.campaign.project import CampaignProject
 from tests.console.kit import Console
-from tests.store.rows import add_campaign
+from tests.console.test_plain_markdown import SUMMARY
+from tests.store.rows import add_campaign, add_recipient, add_touch
 
 HTML_CAMPAIGN = """
 name: spring
@@ -151,3 +155,75 @@ async def test_a_campaign_that_ended_cannot_be_launched(console: Console, engine
     http = await console.client(AccessRole.SEND)
     assert (await http.get("/launch/old/start")).status_code == 409
     assert (await http.post("/launch/old/start")).status_code == 409
+
+
+START = 'href="/launch/spring/start"'
+
+
+def add_request(
+    console: Console, state: ApprovalState = ApprovalState.OPEN, *, age: timedelta = timedelta(), by: str | None = None
+) -> None:
+    asked = console.parts.now() - age
+    with write(console.engine) as connection:
+        campaign_id, _ = add_campaign(connection, name="spring", state=CampaignState.DRAFT)
+        request = Approval(
+            campaign_id=campaign_id,
+            state=state,
+            digest="0" * 64,
+            people=353,
+            summary=SUMMARY,
+            requested_at=asked,
+            requested_by="carl",
+            expires_at=asked + timedelta(days=7),
+            decided_by=by,
+            decided_at=asked if by is not None else None,
+        )
+        add_approval(connection, request)
+
+
+async def pages(console: Console) -> tuple[str, str]:
+    http = await console.client(AccessRole.SEND)
+    answers = [await http.get("/campaigns/spring"), await http.get("/launch/spring")]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    return answers[0].text, answers[1].text
+
+
+async def test_an_open_request_is_named_and_no_other_can_be_made(console: Console) -> None:
+    add_request(console)
+    campaign, launch = await pages(console)
+    assert "Its launch waits for an approval" in campaign
+    assert "carl asked for it" in campaign
+    assert 'href="/launch/spring"' in campaign
+    assert 'href="/launch/spring/approve"' in launch
+    assert START not in launch
+    assert "353 people get 1,027 messages." in launch, "no marks of Markdown"
+    assert "step first-steps: 176 messages" in launch
+
+
+async def test_an_expired_request_can_be_made_again(console: Console) -> None:
+    add_request(console, age=timedelta(days=8))
+    campaign, launch = await pages(console)
+    assert "The request to launch it has expired" in campaign
+    assert "The request for an approval has expired" in launch
+    assert START in launch
+    assert 'href="/launch/spring/approve"' not in launch
+
+
+async def test_a_launch_that_is_approved_and_did_not_begin_can_be_begun(console: Console) -> None:
+    add_request(console, ApprovalState.APPROVED, by="ada")
+    campaign, launch = await pages(console)
+    assert "Its launch is approved" in campaign
+    assert "by ada" in campaign
+    assert START in launch
+    assert "Ask for approval" not in launch
+
+
+async def test_a_launched_campaign_is_not_shown_as_one_that_would_be(console: Console, engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        campaign_id, (step,) = add_campaign(connection, name="spring", launched_at=console.parts.now())
+        add_touch(connection, campaign_id, step, TouchState.ACCEPTED, recipient_id=add_recipient(connection))
+    http = await console.client(AccessRole.SEND)
+    page = (await http.get("/launch/spring")).text
+    assert "It was launched before" in page
+    assert "Who gets it" not in page
+    assert "When would it be over?" not in page

@@ -203,6 +203,17 @@ def test_every_decision_is_in_the_index() -> None:
         assert f"]({page.name})" in index
 
 
+def test_every_decision_has_a_number_of_its_own() -> None:
+    numbers = [page.name[:4] for page in DOCS.glob("adr/0*.md")]
+    assert len(numbers) == len(set(numbers)), sorted(number for number in numbers if numbers.count(number) > 1)
+
+
+def test_the_glossary_has_each_term_once_in_alphabetical_order() -> None:
+    text = (DOCS / "glossary.md").read_text(encoding="utf-8")
+    terms = [term.lower() for term in re.findall(r"^\*\*(.+?)\*\* · ", text, re.MULTILINE)]
+    assert terms == sorted(set(terms))
+
+
 def test_touch_states_are_in_the_glossary() -> None:
     from postroad.store.ledger import LIVE, TouchState
 

@@ -20,7 +20,7 @@ from postroad.campaign.segment import Segment
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import PostroadError, StateError
 from postroad.forecast.forecast import ForecastRequest, forecast_campaign
-from postroad.forecast.report import CampaignForecast
+from postroad.forecast.report import CampaignForecast, HourForecast, whole_messages
 from postroad.gates.name import GateName
 from postroad.operations import campaigns
 from postroad.queue import Rate
@@ -268,3 +268,10 @@ async def test_without_the_queue_the_forecast_says_so(engine: sa.Engine, tmp_pat
         found = await forecast(context)
     assert hours_after(found) == pytest.approx(7, abs=0.3)
     assert "The queue cannot be reached" in found.notes[0]
+
+
+def test_whole_messages_of_many_rows_have_the_sum_of_the_rows() -> None:
+    rows = [HourForecast(hour=MONDAY, sender="ada", provider="google", messages=number) for number in (0.5, 1.4) * 200]
+    whole = whole_messages(rows)
+    assert sum(whole) == round(sum(row.messages for row in rows)) == 380
+    assert all(abs(number - row.messages) <= 1 for number, row in zip(whole, rows, strict=True))

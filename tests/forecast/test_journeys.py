@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 from datetime import timedelta
 
@@ -14,6 +15,8 @@ from postroad.campaign.audience import import_file
 from postroad.campaign.definition import read_campaign
 from postroad.campaign.plan import advance, launch
 from postroad.delivery.job import SEND_QUEUE
+from postroad.forecast.coming import coming_recipients
+from postroad.forecast.forecast import FILE_NOTE, ForecastRequest, forecast_campaign
 from postroad.forecast.report import CampaignForecast
 from postroad.operations import campaigns
 from postroad.store.engine import write
@@ -86,6 +89,27 @@ async def test_a_running_journey_goes_on_from_where_its_recipients_are(
     waiting = await forecast(context)
     assert messages(waiting) == followed
     assert waiting.recipients == pytest.approx(60)
+
+
+SEGMENT = JOURNEY.replace("{name: trial}", '{name: trial, where: "number(seats) >= 5"}')
+
+
+async def test_shares_are_those_of_the_segment(context: AppContext, clock: FakeClock) -> None:  # noqa: F811
+    journey(context, SEGMENT)
+    expected = {"hello": 20, "big": 20, "last": 15}
+    assert messages(await forecast(context)) == expected
+    launch(context.engine, "trial", clock.now())
+    assert messages(await forecast(context)) == expected
+
+
+async def test_a_file_that_is_not_imported_is_named_in_the_notes(context: AppContext) -> None:  # noqa: F811
+    (context.settings.base_dir / "people.csv").write_text("email,seats\n")
+    journey(context, JOURNEY.replace("{name: trial}", "{name: others, file: people.csv}"))
+    coming = await asyncio.to_thread(coming_recipients, context, "trial")
+    found = await forecast_campaign(context, ForecastRequest(campaign="trial", coming=coming))
+    assert FILE_NOTE in found.notes
+    import_file(context.engine, "others", context.settings.base_dir / "people.csv", MONDAY)
+    assert FILE_NOTE not in (await forecast(context)).notes
 
 
 async def test_a_paused_campaign_does_not_end(context: AppContext, clock: FakeClock) -> None:  # noqa: F811

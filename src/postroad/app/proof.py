@@ -91,7 +91,7 @@ def make_proofs(context: AppContext, request: ProofRequest, environ: Mapping[str
         if len(chosen) * len(addresses) > MAX_PROOFS:
             what = f"{len(chosen)} contents to {len(addresses)} addresses are more than {MAX_PROOFS} messages"
             raise UsageError(what, remedy="Name one step with --step, or fewer addresses.")
-        member = find_member(connection, campaign, request.address)
+        member = find_member(connection, campaign, request.address, context.clock.now())
         for address in addresses:
             _require_not_suppressed(connection, context, campaign, address)
         compiled = [

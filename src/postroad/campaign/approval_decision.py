@@ -134,7 +134,8 @@ def _find(connection: sa.Connection, name: str) -> tuple[Campaign, Approval]:
     if last is None:
         raise StateError(
             f"no launch of campaign {name} waits for an approval",
-            remedy=f"`postroad campaign launch {name}` requests it, if it needs one.",
+            remedy=f"`postroad campaign launch {name}` requests it, if it needs one. "
+            "A run that was just started does so after the preflight.",
         )
     return campaign, last
 

@@ -36,12 +36,14 @@ class FileTrial:
     get mail.
     For a segment both count its recipients in the file, new members or not, because the file may change them.
     ``missing``: recipients without a value, by field of the condition.
-    ``known``: hashes of all addresses in the file. ``tried``: recipients whose renderings were tried.
+    ``known``: hashes of all addresses in the file. ``met``: recipients of the segment in it. ``tried``: those of them
+    whose renderings were tried.
     """
 
     rows: int = 0
     refused: int = 0
     suppressed: int = 0
+    met: int = 0
     tried: int = 0
     destinations: Counter[tuple[str, str | None]] = field(default_factory=Counter)
     known: set[int] = field(default_factory=set)
@@ -99,7 +101,9 @@ def try_file(
             new = [recipient for recipient in validated.taken if hash(recipient[0]) not in result.known]
             result.known.update(hash(recipient[0]) for recipient in new)
             in_time = time.thread_time() - begun <= budget_s
-            result.tried += _try_recipients(engine, segment, new, trials if in_time else (), result)
+            met = _try_recipients(engine, segment, new, trials if in_time else (), result)
+            result.met += met
+            result.tried += met if in_time else 0
             if progress is not None:
                 progress(min(file.position.cursor, size), size)
     return result

@@ -143,7 +143,7 @@ def _try_members(
     tried = try_audience(
         engine, segment, trials, total=recipients, budget_s=RENDERING_S, progress=progress, excluded=coming.known
     )
-    tried = TrialResult(recipients=tried.recipients + coming.tried, total=tried.total + len(coming.known))
+    tried = TrialResult(recipients=tried.recipients + coming.tried, total=tried.total + coming.met)
     return list(_check_renderings(trials, tried))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import sqlalchemy as sa
 
 from postroad.campaign.message import StepKey, step_message
+from postroad.campaign.segment import Segment
 from postroad.errors import StateError, unknown_name
 from postroad.mail.address import normalise_address
 from postroad.mail.dkim import DkimSigner
@@ -21,11 +23,14 @@ from postroad.mail.token import TokenSigner
 from postroad.settings import Settings
 from postroad.store.campaign import Campaign, Step, StepKind, find_campaign, steps_of
 from postroad.store.engine import read
+from postroad.store.planning import members_after
 from postroad.store.variant import find_variant_test
 from postroad.store.variant_split import split_of, variant_names
 
 PREVIEW_TOUCH = 0
 """Touch id in the links of a preview. No touch has it, so that the links have no effect."""
+PAGES = 20
+"""So many pages of members are searched for the first one who meets a condition."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,7 @@ class Preview:
 class PreviewRequest:
     """Which message to preview.
 
-    ``step`` None: the first email. ``address`` None: the first member of the audience. ``variant`` None: the one that
+    ``step`` None: the first email. ``address`` None: the first member of the segment. ``variant`` None: the one that
     the recipient got or gets.
     """
 
@@ -95,7 +100,7 @@ def preview(
         campaign = find_campaign(connection, request.campaign)
         step = email_steps(connection, campaign, request.step)[0]
         assert step.id is not None  # noqa: S101  (read from its table)
-        member = find_member(connection, campaign, request.address)
+        member = find_member(connection, campaign, request.address, now)
         variant = request.variant or variant_of(connection, step, member.recipient_id)
         require_variant(step, variant)
         compiled = step_message(
@@ -174,29 +179,29 @@ def email_steps(connection: sa.Connection, campaign: Campaign, name: str | None)
     return found
 
 
-def find_member(connection: sa.Connection, campaign: Campaign, address: str | None) -> ChosenMember:
+def find_member(connection: sa.Connection, campaign: Campaign, address: str | None, now: datetime) -> ChosenMember:
     """Return a member of a campaign's audience.
 
     Args:
         connection: Connection to the database.
         campaign: The campaign.
-        address: The member. None: the first one.
+        address: The member. None: the first one who meets the condition of the campaign's segment.
+        now: Time at which the condition is evaluated.
 
     Returns:
-        The member.
+        The member. If none of the first members meets the condition, the first one.
 
     Raises:
         StateError: There is no such member.
     """
+    recipient_id = _first_of_segment(connection, Segment.of(campaign, now)) if address is None else None
     statement = sa.text(
         "SELECT recipient.address AS address, recipient.attributes AS attributes, recipient.id FROM audience_member "
         "JOIN recipient ON recipient.id = audience_member.recipient_id WHERE audience_id = :audience_id "
-        f"{'AND recipient.address = :address' if address is not None else ''} ORDER BY recipient.id LIMIT 1"
+        f"AND {'recipient.address = :address' if address is not None else 'recipient.id = :recipient_id'}"
     ).columns(sa.column("address", sa.Text()), sa.column("attributes", sa.JSON()), sa.column("id", sa.Integer()))
-    values: dict[str, object] = {"audience_id": campaign.audience_id}
-    if address is not None:
-        values["address"] = normalise_address(address)
-    row = connection.execute(statement, values).one_or_none()
+    chosen = {"recipient_id": recipient_id} if address is None else {"address": normalise_address(address)}
+    row = connection.execute(statement, {"audience_id": campaign.audience_id, **chosen}).one_or_none()
     if row is None:
         audience = connection.execute(
             sa.text("SELECT name FROM audience WHERE id = :audience_id"), {"audience_id": campaign.audience_id}
@@ -206,5 +211,20 @@ def find_member(connection: sa.Connection, campaign: Campaign, address: str | No
             if address
             else f"its audience {audience!r} is empty"
         )
-        raise StateError(problem, remedy=f"Import a CSV: `postroad audience import {audience} FILE`.")
+        file = shlex.quote(campaign.audience_file) if campaign.audience_file is not None else "FILE"
+        raise StateError(problem, remedy=f"Import it: `postroad audience import {audience} {file}`.")
     return ChosenMember(row.address, row.attributes, row.id)
+
+
+def _first_of_segment(connection: sa.Connection, segment: Segment) -> int | None:
+    """Return the first of some thousand members who meets the condition, else the first one. None: it is empty."""
+    first: int | None = None
+    after = 0
+    for _ in range(PAGES):
+        ids = [member.recipient_id for member in members_after(connection, segment.audience_id, after)]
+        if not ids:
+            break
+        if met := segment.meeting(connection, ids):
+            return min(met)
+        first, after = first or ids[0], ids[-1]
+    return first

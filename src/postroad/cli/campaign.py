@@ -139,6 +139,7 @@ def launch(
         print_json({**fields, "needs_approval": started.needs_approval})
     elif started.needs_approval:
         print_line(f"the launch of campaign {name} needs an approval: {started.url}")
+        print_line("Its run asks for it after the preflight. `postroad campaign approvals` lists what waits.")
         print_line(f"`postroad campaign approve {name} --by WHO` gives it, `postroad campaign refuse` refuses it.")
     else:
         print_line(f"campaign {name} is being launched: {started.url}")

@@ -158,20 +158,18 @@ def _answer(found: CampaignForecast) -> str:
 
 def _print_hours(hours: Sequence[HourForecast]) -> None:
     """Print messages by hour, or by day if there are many hours, with a column for each sender and provider."""
+    from postroad.forecast.report import whole_messages
+
     format_ = "%a %Y-%m-%d %H:00" if len({one.hour for one in hours}) <= HOURLY else "%a %Y-%m-%d"
     columns = sorted({(one.sender, one.provider) for one in hours})
     sums: dict[str, Counter[tuple[str, str]]] = {}
-    for one in hours:
-        sums.setdefault(one.hour.strftime(format_), Counter())[one.sender, one.provider] += one.messages  # type: ignore[assignment]
+    for one, messages in zip(hours, whole_messages(hours), strict=True):
+        sums.setdefault(one.hour.strftime(format_), Counter())[one.sender, one.provider] += messages
     shown = columns if len(columns) <= 6 else []
     print_table(
         "messages by hour, UTC" if format_.endswith("00") else "messages by day, UTC",
         ["from", "all", *(f"{sender} to {provider}" for sender, provider in shown)],
-        (
-            [when, sum(round(row[column]) for column in columns), *(round(row[column]) for column in shown)]
-            for when, row in sums.items()
-            if any(round(row[column]) for column in columns)
-        ),
+        ([when, row.total(), *(row[column] for column in shown)] for when, row in sums.items() if row.total()),
     )
 
 

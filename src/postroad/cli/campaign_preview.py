@@ -24,7 +24,7 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the campaign.")]
 def preview(
     name: NameArgument,
     recipient: Annotated[
-        str | None, typer.Option(help="Address of a member of its audience; unset: the first one.")
+        str | None, typer.Option(help="Address of a member of its audience; unset: the first one of its segment.")
     ] = None,
     step: Annotated[str | None, typer.Option(help="Name of an email step; unset: the first one.")] = None,
     variant: Annotated[

@@ -22,7 +22,7 @@ def proof(
     name: Annotated[str, typer.Argument(help="Name of the campaign.")],
     to: Annotated[list[str] | None, typer.Option("--to", help="Address that gets the proofs; may be repeated.")] = None,
     as_address: Annotated[
-        str | None, typer.Option("--as", help="Member of its audience to render for; unset: the first one.")
+        str | None, typer.Option("--as", help="Member of its audience to render for; unset: the first of its segment.")
     ] = None,
     step: Annotated[str | None, typer.Option(help="Name of an email step; unset: every one.")] = None,
     variant: Annotated[str | None, typer.Option(help="Name of a variant; unset: every one.")] = None,

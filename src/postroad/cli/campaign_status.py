@@ -12,6 +12,7 @@ from postroad.cli.output import JsonOption, print_json, print_line, print_table,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from postroad.app.context import AppContext
     from postroad.campaign.status import CampaignSummary, JourneySummary, StepSummary
@@ -31,11 +32,11 @@ def status(
     from postroad.campaign.status import campaigns_in, summary
     from postroad.store.ledger import TouchState
 
-    async def work(context: AppContext) -> list[CampaignSummary]:
+    async def work(context: AppContext) -> tuple[list[CampaignSummary], datetime]:
         names = [name] if name else await asyncio.to_thread(campaigns_in, context.engine)
-        return [await asyncio.to_thread(summary, context.engine, each) for each in names]
+        return [await asyncio.to_thread(summary, context.engine, each) for each in names], context.clock.now()
 
-    summaries = with_context(work)
+    summaries, now = with_context(work)
     if as_json:
         rows = [
             {
@@ -69,7 +70,7 @@ def status(
             _print_journey(each.campaign, each.journey)
         if each.rollout:
             _print_rollout(each.campaign, each.rollout)
-        for line in _notes(each):
+        for line in _notes(each, now):
             print_text(f"{line}\n")
     if not summaries:
         print_line("There is no campaign yet. `postroad campaign apply FILE` makes one.")
@@ -173,7 +174,7 @@ def _print_journey(campaign: str, journey: JourneySummary) -> None:
     )
 
 
-def _notes(summary: CampaignSummary) -> list[str]:
+def _notes(summary: CampaignSummary, now: datetime) -> list[str]:
     """Return what a person has to know of a campaign that its table does not show."""
     from postroad.store.campaign import CampaignState
     from postroad.store.ledger import TouchState
@@ -188,7 +189,7 @@ def _notes(summary: CampaignSummary) -> list[str]:
         by = f" by {summary.paused_by}" if summary.paused_by else ""
         notes.append(f"paused{since}{by}; `postroad campaign resume {summary.campaign}` resumes it")
     if summary.approval is not None:
-        notes.append(_approval_note(summary.campaign, summary.approval))
+        notes.append(_approval_note(summary.campaign, summary.approval, now))
     if summary.journey is not None and summary.journey.open and summary.journey.by_request:
         notes.append(f"a program requests its messages, until `postroad campaign close {summary.campaign}`")
     elif summary.journey is not None and summary.journey.open:
@@ -206,7 +207,12 @@ def _notes(summary: CampaignSummary) -> list[str]:
     return notes
 
 
-def _approval_note(campaign: str, approval: Approval) -> str:
+def _approval_note(campaign: str, approval: Approval, now: datetime) -> str:
+    if approval.expired(now):
+        return (
+            f"the request to launch it expired at {approval.expires_at:%Y-%m-%d %H:%M:%S} UTC; "
+            f"`postroad campaign launch {campaign}` requests it again"
+        )
     until = f"until {approval.expires_at:%Y-%m-%d %H:%M:%S} UTC"
     if (by := approval.decided_by) is not None:
         return f"its launch is approved by {by} {until}; `postroad campaign launch {campaign}` begins it"

@@ -151,7 +151,7 @@ def demo(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the example campaign once, from a CSV to delivered mail, on embedded context. Nothing leaves this machine.
+    """Run the example campaign once, from a CSV to delivered mail, on embedded parts. Nothing leaves this machine.
 
     Starts what `postroad up` starts, runs the Prefect deployment `campaign`, sums up, and stops everything. Run again,
     no message is sent twice.

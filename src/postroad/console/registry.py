@@ -8,6 +8,7 @@ from postroad.console.screens import (
     audit,
     campaign_acts,
     campaign_forecast,
+    campaign_rollout,
     campaign_variants,
     campaigns,
     domains,
@@ -40,4 +41,4 @@ SCREENS: tuple[Screen, ...] = (
 )
 
 # These add routes to the screens of campaigns and of messages.
-_WITH_ROUTES = (campaign_acts, campaign_forecast, campaign_variants, message_acts)
+_WITH_ROUTES = (campaign_acts, campaign_forecast, campaign_rollout, campaign_variants, message_acts)

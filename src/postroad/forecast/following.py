@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from postroad.campaign.calendar import Window
 from postroad.campaign.journey import PLAN_AHEAD, BranchNode, EmailNode, Journey, UntilNode, WaitNode
 from postroad.campaign.journey_facts import DatabaseFacts
+from postroad.campaign.segment import Segment
 from postroad.campaign.sequence import EmailPlan, wait_over
 from postroad.store.bulk import any_of, id_rows
 from postroad.store.campaign import Campaign
@@ -25,6 +26,8 @@ from postroad.store.enrolment import EnrolmentState
 
 SAMPLE = 2_000
 """Recipients from whom shares and dates are taken."""
+SAMPLE_OF_SEGMENT = 10_000
+"""Members of whom those of the segment are taken."""
 _HOUR_S = 3600.0
 _LEAST_SHARE = 1e-6
 
@@ -181,7 +184,7 @@ class JourneySequel:
 
 
 def read_shares(connection: sa.Connection, journey: Journey, campaign: Campaign, now: datetime) -> JourneyShares:
-    """Read the shares of a journey from a sample of the audience.
+    """Read the shares of a journey from a sample of its recipients: the enrolled ones, or the segment of a draft.
 
     Args:
         connection: A connection in a transaction.
@@ -190,9 +193,9 @@ def read_shares(connection: sa.Connection, journey: Journey, campaign: Campaign,
         now: The time at which conditions are evaluated.
 
     Returns:
-        The shares. With an empty audience, all recipients go the second way, and no date is known.
+        The shares. Without recipients, all go the second way, and no date is known.
     """
-    zones = {id_: zone or campaign.time_zone for id_, zone in _sample(connection, campaign.audience_id)}
+    zones = {id_: zone or campaign.time_zone for id_, zone in _sample(connection, campaign, now)}
     ids = list(zones)
     facts = DatabaseFacts(connection, journey.scope(now))
     matching: dict[int, float] = {}
@@ -212,21 +215,29 @@ def read_shares(connection: sa.Connection, journey: Journey, campaign: Campaign,
     return JourneyShares(matching, dates)
 
 
-def _sample(connection: sa.Connection, audience_id: int) -> Sequence[tuple[int, str | None]]:
-    """Return recipients of an audience, spread over their ids, with their time zones."""
-    span = sa.text("SELECT min(recipient_id), max(recipient_id) FROM audience_member WHERE audience_id = :id")
-    first, last = connection.execute(span, {"id": audience_id}).one()
+def _sample(connection: sa.Connection, campaign: Campaign, now: datetime) -> Sequence[tuple[int, str | None]]:
+    """Return recipients of a campaign, spread over their ids, with their time zones."""
+    enrolled = _spread(connection, "enrolment WHERE campaign_id = :id", campaign.id or 0, SAMPLE)
+    if enrolled:
+        return enrolled
+    segment = Segment.of(campaign, now)
+    size = SAMPLE if segment.condition is None else SAMPLE_OF_SEGMENT
+    found = _spread(connection, "audience_member WHERE audience_id = :id", campaign.audience_id, size)
+    met = set(segment.meeting(connection, [id_ for id_, _ in found]))
+    return [row for row in found if row[0] in met]
+
+
+def _spread(connection: sa.Connection, rows: str, id_: int, size: int) -> Sequence[tuple[int, str | None]]:
+    """Return recipients of a table, spread over their ids. ``rows``: the table, and the condition with ``:id``."""
+    span = sa.text(f"SELECT min(recipient_id), max(recipient_id) FROM {rows}")
+    first, last = connection.execute(span, {"id": id_}).one()
     if first is None:
         return []
-    step = max((last - first + 1) // SAMPLE, 1)
+    step = max((last - first + 1) // size, 1)
     item, parameters = id_rows(connection, list(range(first, last + 1, step)))
-    chosen = any_of(connection, f"SELECT batch.id FROM {item}")
-    statement = sa.text(
-        "SELECT recipient.id, recipient.time_zone FROM audience_member "
-        "JOIN recipient ON recipient.id = audience_member.recipient_id "
-        f"WHERE audience_member.audience_id = :id AND audience_member.recipient_id {chosen}"
-    )
-    return [(row.id, row.time_zone) for row in connection.execute(statement, {"id": audience_id, **parameters})]
+    chosen = any_of(connection, f"SELECT recipient_id FROM {rows} AND recipient_id IN (SELECT batch.id FROM {item})")
+    statement = sa.text(f"SELECT id, time_zone FROM recipient WHERE id {chosen}")
+    return [(row.id, row.time_zone) for row in connection.execute(statement, {"id": id_, **parameters})]
 
 
 def waiting_enrolments(

@@ -59,6 +59,11 @@ JOURNEY_NOTE = (
     "Conditions and dates are those of now, from a sample of the audience. Exits, and people who enter later, are not "
     "predicted."
 )
+FILE_NOTE = (
+    "The launch imports its file first. Its rows are counted, and their fields are not evaluated: at conditions and "
+    "dates they go the ways of the members so far. Without members all take `else`, and have no date. Import the file "
+    "for a forecast with its fields."
+)
 FREQUENCY_NOTE = (
     "Frequency caps hold what was sent before, and emails of this campaign under a cap of one message. What other "
     "campaigns send meanwhile does not count."
@@ -104,7 +109,7 @@ async def forecast_campaign(context: AppContext, request: ForecastRequest) -> Ca
             remedy="Import the audience: `postroad audience import NAME FILE`.",
         )
     if campaign.journey is not None:
-        notes = (*notes, JOURNEY_NOTE)
+        notes = (*notes, JOURNEY_NOTE, *((FILE_NOTE,) if request.coming is not None and request.coming.new else ()))
     notes = (*notes, *(test.note for test in read_from.tests.values()))
     if settings.frequency:
         notes = (*notes, FREQUENCY_NOTE)

@@ -76,6 +76,19 @@ class CampaignForecast:
         return self.ends_at is not None and (self.deadline is None or self.ends_at <= self.deadline)
 
 
+def whole_messages(hours: Sequence[HourForecast]) -> list[int]:
+    """Return the messages of each row as a whole number. Their sum is the sum of the rows, rounded.
+
+    Each row alone would be rounded by up to half a message, and the sum of many rows would be wrong by many.
+    """
+    shown: list[int] = []
+    total = 0.0
+    for row in hours:
+        before, total = total, total + row.messages
+        shown.append(round(total) - round(before))
+    return shown
+
+
 def late_messages(run: SimulatedRun, deadline: datetime | None) -> float:
     """Return the messages after the deadline. Those of its own hour are counted in proportion."""
     if deadline is None:

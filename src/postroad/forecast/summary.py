@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from postroad.campaign.finding import PreflightFinding
-from postroad.forecast.report import CampaignForecast
+from postroad.forecast.report import CampaignForecast, whole_messages
 from postroad.printable import escape_markdown
 
 MAX_HOURS: Final = 24
@@ -37,8 +37,8 @@ def describe_forecast(forecast: CampaignForecast) -> str:
 
 def _by_time(forecast: CampaignForecast) -> list[str]:
     hours = Counter[datetime]()
-    for hour in forecast.hours:
-        hours[hour.hour] += round(hour.messages)
+    for hour, messages in zip(forecast.hours, whole_messages(forecast.hours), strict=True):
+        hours[hour.hour] += messages
     by_hour = len(hours) <= MAX_HOURS
     counts: Counter[str] = Counter()
     for at, messages in sorted(hours.items()):

@@ -105,7 +105,11 @@ class TermTranslator:
         if not near:
             listed = sorted(self._fields)[:_FEW]
             more = ", …" if len(self._fields) > _FEW else ""
-            hint = f"Known fields: {', '.join(listed)}{more}." if listed else "No field is known."
+            hint = (
+                f"Known fields: {', '.join(listed)}{more}."
+                if listed
+                else "No field is known: import the audience first."
+            )
             if name.lower() in ALL_NAMES:
                 hint = f"The function is written {name.lower()}()."
         fail(node, f"there is no field {name!r}", f"{hint} A text is written in single quotes, as in '{name[:40]}'.")

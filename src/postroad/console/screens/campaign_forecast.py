@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
@@ -19,7 +19,7 @@ from postroad.console.visit import Visit
 from postroad.errors import PostroadError, UsageError
 from postroad.forecast.coming import coming_recipients
 from postroad.forecast.forecast import ForecastRequest, forecast_campaign
-from postroad.forecast.report import CampaignForecast, HourForecast
+from postroad.forecast.report import CampaignForecast, HourForecast, whole_messages
 from postroad.settings import AccessRole
 
 SERIES: Final = (("messages", "info"),)
@@ -71,10 +71,10 @@ async def forecast_values(visit: Visit, campaign: str, deadline: str = "", what_
 
 
 def _bars(hours: Sequence[HourForecast]) -> list[HourBar]:
-    sums: defaultdict[datetime, float] = defaultdict(float)
-    for hour in hours:
-        sums[hour.hour] += hour.messages
-    return [HourBar(at=at, values=(float(round(sums[at])),)) for at in sorted(sums)]
+    sums = Counter[datetime]()
+    for hour, messages in zip(hours, whole_messages(hours), strict=True):
+        sums[hour.hour] += messages
+    return [HourBar(at=at, values=(float(sums[at]),)) for at in sorted(sums)]
 
 
 def _deadline(text: str, zone: ZoneInfo) -> datetime | None:

@@ -108,6 +108,7 @@ async def _campaign_values(visit: Visit, name: str) -> dict[str, Any]:
         "url_of": campaign_url,
         "tones": TOUCH_TONES,
         "variants": await variant_views(visit, name),
+        "request_expired": summary.approval is not None and summary.approval.expired(visit.parts.now()),
     }
 
 

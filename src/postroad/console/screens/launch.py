@@ -20,6 +20,7 @@ from postroad.console.authorise import CurrentVisit
 from postroad.console.campaign_view import CAMPAIGN_TONES, campaign_url
 from postroad.console.confirm import Confirmation, Extent, FieldKind, FormField
 from postroad.console.message_frame import FRAME_HEADERS, frame_document
+from postroad.console.plain_markdown import plain_text
 from postroad.console.sample_messages import MessageSamples, message_samples, render_sample
 from postroad.console.screen import NavSection, Screen
 from postroad.console.screens.campaign_forecast import forecast_values
@@ -102,6 +103,7 @@ async def launch(visit: CurrentVisit, campaign: str, step: Step = None) -> Respo
         view=await _look(visit, campaign),
         samples=samples,
         pending=pending,
+        asked_for=plain_text(pending.summary) if pending is not None else "",
         expired=pending is not None and pending.expired(visit.parts.now()),
         proof_fields=_proof_fields(samples, to=visit.user.user if "@" in visit.user.user else ""),
         url_of=launch_url,
