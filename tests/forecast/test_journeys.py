@@ -95,7 +95,8 @@ SEGMENT = JOURNEY.replace("{name: trial}", '{name: trial, where: "number(seats) 
 
 
 async def test_shares_are_those_of_the_segment(context: AppContext, clock: FakeClock) -> None:  # noqa: F811
-    journey(context, SEGMENT)
+    journey(context)
+    journey(context, SEGMENT)  # The fields of a condition are those of the audience.
     expected = {"hello": 20, "big": 20, "last": 15}
     assert messages(await forecast(context)) == expected
     launch(context.engine, "trial", clock.now())
