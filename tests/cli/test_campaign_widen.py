@@ -68,3 +68,4 @@ def test_a_campaign_that_was_not_launched_has_no_share_to_let_go(site: Site) -> 
     done = site.run("campaign", "widen", "spring", "--yes")
     assert done.returncode == 7
     assert "campaign spring is draft, so no share of it can be let go" in done.stderr
+    assert "`postroad campaign launch spring` lets the first share go." in done.stderr

@@ -53,6 +53,12 @@ class RolloutHold(StrEnum):
     UNDECIDED = "undecided"  # the test needs more messages
 
 
+_REMEDIES: Final = {
+    CampaignState.DRAFT: "`postroad campaign launch {0}` lets the first share go.",
+    CampaignState.PAUSED: "`postroad campaign resume {0}` resumes it.",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class RolloutStatus:
     """The rollout of a launched campaign. ``next``: the share that is let go next; None: all were."""
@@ -142,7 +148,7 @@ def require_rollout(connection: sa.Connection, campaign: Campaign) -> RolloutSta
     if status is None or campaign.state is not CampaignState.RUNNING:
         raise StateError(
             f"campaign {campaign.name} is {campaign.state}, so no share of it can be let go",
-            remedy=f"`postroad campaign status {campaign.name}` shows its state.",
+            remedy=_REMEDIES.get(campaign.state, "`postroad campaign status {0}` shows it.").format(campaign.name),
         )
     return status
 
