@@ -46,10 +46,15 @@ def insert_outcomes(
         rows: The FROM item of the expressions. Empty: there is one row.
     """
     first = f"{rows} CROSS JOIN " if rows else ""
+    order = ""
+    if rows and connection.dialect.name == "postgresql":
+        # In a fixed order, so that two recorders with the same events do not deadlock.
+        places = [str(list(columns).index(name) + 1) for name in ("touch_id", "at", "uid")]
+        order = f"ORDER BY {', '.join(places)} "
     insert = (
         f"INSERT INTO delivery_event ({', '.join(columns)}, {OUTCOME_COLUMNS}) "
         f"SELECT {', '.join(columns.values())}, {OUTCOME_VALUES} FROM {first}{OUTCOME_TABLES} AND touch.id = {touch} "
-        "ON CONFLICT (uid) DO NOTHING"
+        f"{order}ON CONFLICT (uid) DO NOTHING"
     )
     if connection.dialect.name == "sqlite":
         # It has one writer: the rows after the last one are those of this statement.

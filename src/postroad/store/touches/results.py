@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -14,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
 from postroad.errors import Blame
-from postroad.store.bulk import json_rows
+from postroad.store.bulk import any_of, id_rows, json_rows
 from postroad.store.ledger import UNDECIDED, TouchState
 from postroad.store.outcome_event import insert_outcomes
 from postroad.store.touches.sending import reopen_campaigns
@@ -79,12 +78,23 @@ def insert_events(connection: sa.Connection, results: Sequence[TouchResult]) -> 
 
 def apply_results(connection: sa.Connection, results: Sequence[TouchResult]) -> None:
     """Move touches to the states of their results, in order, as far as the transition table allows it."""
+    _lock(connection, results)
     for batch in _one_result_per_touch(results):
         by_state: defaultdict[TouchState, list[TouchResult]] = defaultdict(list)
         for result in batch:
             by_state[result.state].append(result)
         for state, of_state in by_state.items():
             _move(connection, state, of_state)
+
+
+def _lock(connection: sa.Connection, results: Sequence[TouchResult]) -> None:
+    """Lock the touches of results in the order of their ids, as other statements do: one statement moves each state."""
+    if connection.dialect.name == "sqlite" or not results:  # SQLite has one writer.
+        return
+    item, parameters = id_rows(connection, [result.touch_id for result in results])
+    touches = any_of(connection, f"SELECT batch.id FROM {item}")
+    lock = sa.text(f"SELECT 1 FROM touch WHERE touch.id {touches} ORDER BY touch.id FOR NO KEY UPDATE")
+    connection.execute(lock, parameters)
 
 
 def _one_result_per_touch(results: Sequence[TouchResult]) -> list[list[TouchResult]]:
@@ -118,7 +128,7 @@ def _move(connection: sa.Connection, state: TouchState, results: Sequence[TouchR
             "next_at": _sql_time(result.next_ms, dialect),
             "settled_at": _sql_time(result.at_ms, dialect) if state.ended else None,
         }
-        for result in sorted(results, key=attrgetter("touch_id"))  # in the order in which other statements lock them
+        for result in results
     ]
     columns: dict[str, TypeEngine[Any]] = {
         "id": sa.BigInteger(),

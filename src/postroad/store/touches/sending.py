@@ -129,7 +129,7 @@ def _admit(connection: sa.Connection, claims: Sequence[Claim], rule: FrequencyRu
             "sender": claim.sender_id,
             "version": claim.version,
         }
-        for claim in claims
+        for claim in sorted(claims, key=lambda claim: claim.touch_id)  # as other statements lock them
     ]
     columns = _CLAIM_COLUMNS | _HASHED_COLUMNS | {"sender": sa.BigInteger(), "version": sa.Integer()}
     item, parameters = json_rows(connection, "batch", columns, rows)
