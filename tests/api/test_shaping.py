@@ -10,6 +10,7 @@ from postroad.settings import AccessRole, Settings
 from postroad.store.engine import read, write
 from postroad.store.shaping import ShapingChange, add_change
 from postroad.store.warmup import days_of, overrides_of
+from postroad.warmup.caps import providers
 from tests.api.installation import Installation
 from tests.api.server import ApiServer
 
@@ -18,14 +19,15 @@ AT = datetime(2026, 5, 4, 8, 30, tzinfo=UTC)
 
 def slow_down(installation: Installation, number: int) -> list[str]:
     """Open changes of gates of the sender. Returns the gates, the newest first."""
-    gates = [f"provider:shop@example.com:provider-{place}" for place in range(number)]
+    names = sorted(providers())[:number]
+    gates = [f"provider:{name}:shop@example.com" for name in names]
     with write(installation.engine) as connection:
-        for place, gate in enumerate(gates):
+        for place, (name, gate) in enumerate(zip(names, gates, strict=True)):
             change = ShapingChange(
                 gate=gate,
                 rule="too-fast",
                 sender="shop@example.com",
-                provider=f"provider-{place}",
+                provider=name,
                 reply="421 slow down",
                 at=AT + timedelta(minutes=place),
                 rate_count=1.0,
