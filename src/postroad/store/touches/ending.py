@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from postroad.store.bulk import any_of, id_rows, locked_touches
 from postroad.store.ledger import TouchState
-from postroad.store.outcome import OUTCOME_COLUMNS, OUTCOME_TABLES, OUTCOME_VALUES
+from postroad.store.outcome_event import insert_outcomes
 from postroad.store.suppression import transactional_sql
 from postroad.store.touches.transitions import Condition, TouchEvent, allowed_sql
 from postroad.store.types import UtcDateTime
@@ -58,13 +58,19 @@ def drop_dead(connection: sa.Connection, touch_ids: Sequence[int], *, by: str, n
     dropped = set(connection.execute(statement, {**values, "note": note, **parameters}).scalars())
     item, parameters = id_rows(connection, sorted(dropped))
     # The time distinguishes it from an earlier one of the same touch: replayed, a touch may be dead again.
-    event = sa.text(
-        f"INSERT INTO delivery_event (uid, touch_id, state, at, attempt, cause, reply, {OUTCOME_COLUMNS}) "
-        f"SELECT touch.id || :suffix, touch.id, touch.state, :now, 0, 'resolved', :note, {OUTCOME_VALUES} "
-        f"FROM {item} CROSS JOIN {OUTCOME_TABLES} AND touch.id = batch.id"
-    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    event = {
+        "uid": "touch.id || :suffix",
+        "touch_id": "touch.id",
+        "state": "touch.state",
+        "at": ":now",
+        "attempt": "0",
+        "cause": "'resolved'",
+        "reply": ":note",
+    }
     suffix = f":{now.timestamp():.6f}:dropped"
-    connection.execute(event, {**values, "note": note, "suffix": suffix, **parameters})
+    insert_outcomes(
+        connection, event, {**values, "note": note, "suffix": suffix, **parameters}, touch="batch.id", rows=item
+    )
     return dropped
 
 
