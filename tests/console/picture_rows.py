@@ -12,6 +12,7 @@ from postroad.store.campaign import CampaignState
 from postroad.store.ledger import TouchState, record_reply
 from postroad.store.suppression import Entry, SuppressionReason, save_suppressions
 from postroad.store.traffic import Grain, Traffic
+from postroad.store.variant import VariantTest
 from tests.store.rows import add_audience, add_campaign, add_recipient, add_touch
 
 NAMES = (
@@ -31,7 +32,7 @@ NAMES = (
 HOSTS = ("example.org", "mail.example.net", "post.example.com")
 SPLIT = {
     "variants": [{"name": "question", "share": 50}, {"name": "plain", "share": 50}],
-    "winner": {"by": "replied", "after_ms": 172_800_000, "at_most": 20},
+    "winner": {"by": "replied", "after_ms": 172_800_000, "at_most": 50},
 }
 STATES = (
     (TouchState.ACCEPTED, 196),
@@ -64,14 +65,14 @@ Content-Type: multipart/report; report-type=delivery-status; boundary="b"
 --b
 Content-Type: text/plain
 
-<ada@example.org>: host mx1.example.org said: 550 5.1.1 No such mailbox (in reply to RCPT TO command)
+<{address}>: host mx1.example.org said: 550 5.1.1 No such mailbox (in reply to RCPT TO command)
 
 --b
 Content-Type: message/delivery-status
 
 Reporting-MTA: dns; mx1.example.org
 
-Final-Recipient: rfc822; ada@example.org
+Final-Recipient: rfc822; {address}
 Action: failed
 Status: 5.1.1
 Diagnostic-Code: smtp; 550 5.1.1 No such mailbox
@@ -95,10 +96,10 @@ def fill_story(connection: sa.Connection, now: datetime) -> None:
     _fill_returned(connection, now)
     _fill_traffic(connection, now)
     entries = [
-        Entry(address(number), reason, source, now - timedelta(hours=7 * number))
+        Entry(address(number), reason, source, now - timedelta(hours=number))
         for reason, source, first, number_of in (
             (SuppressionReason.UNSUBSCRIBE, "one click", 300, 31),
-            (SuppressionReason.HARD_BOUNCE, "550 5.1.1 No such mailbox", 340, 18),
+            (SuppressionReason.HARD_BOUNCE, "550 5.1.1 No such mailbox", 196, 6),
             (SuppressionReason.COMPLAINT, "feedback report", 360, 2),
             (SuppressionReason.MANUAL, "grace@example.com in the console: asked by phone", 370, 3),
         )
@@ -127,6 +128,8 @@ def _fill_campaign(connection: sa.Connection, audience: int, people: list[int], 
             connection.execute(_MOVE, {"cause": "", "variant": variant, "reply": reply, "id": touch})
             if state is TouchState.ACCEPTED and place % (8 if variant == "question" else 21) == 0:
                 record_reply(connection, touch, f"reply to {touch}", now - timedelta(hours=1))
+    test = {"campaign_id": spring, "begun_at": launched, "decide_at": launched + timedelta(days=2), "cursor": 0}
+    connection.execute(sa.insert(VariantTest).values(step_id=step, planned=477, tested=237, **test))
     connection.execute(
         sa.text("UPDATE touch SET next_at = :at WHERE state = 'deferred'"),
         {"at": f"{now + timedelta(minutes=40):%Y-%m-%d %H:%M:%S.%f}"},
@@ -147,27 +150,28 @@ def _fill_undecided(connection: sa.Connection, audience: int, people: list[int],
 
 
 def _fill_returned(connection: sa.Connection, now: datetime) -> None:
-    number = 0
+    number, first_bounced = 0, STATES[0][1]
     for verdict, rule, mails in RETURNED:
         for _ in range(mails):
             number += 1
             at = now - timedelta(minutes=97 * number)
+            touch = first_bounced + 1 + number % STATES[1][1] if verdict is BounceClass.HARD else number
             mail = BounceMail(
                 digest=f"{number:064x}",
                 received_at=at,
                 source="smtp",
                 mail_from="",
                 recipient="bounce+1-4f6a@example.com",
-                raw=REPORT.replace("\n", "\r\n").encode(),
+                raw=REPORT.format(address=address(touch - 1)).replace("\n", "\r\n").encode(),
             )
             save_mail(connection, mail)
             mail.processed_at, mail.kind, mail.verdict, mail.rule = at, "dsn", verdict.value, rule
-            mail.touch_id, mail.matched_by = number, "return-path"
+            mail.touch_id, mail.matched_by = touch, "return-path"
             finish_mail(connection, mail)
             if verdict is BounceClass.HARD:
                 effects = [
-                    (BounceEffectKind.TOUCH_BOUNCED, number, "was accepted: no such mailbox"),
-                    (BounceEffectKind.ADDRESS_SUPPRESSED, number, "hard_bounce"),
+                    (BounceEffectKind.TOUCH_BOUNCED, touch, "was accepted: no such mailbox"),
+                    (BounceEffectKind.ADDRESS_SUPPRESSED, touch, "hard_bounce"),
                 ]
                 add_effects(connection, mail.digest, effects, at)
 

@@ -43,7 +43,7 @@ MAX_HEIGHT: Final = 900
 PAGES: Final = {
     "now": "/",
     "campaign": "/campaigns/spring",
-    "why": "/why?q=grace.205@mail.example.net",
+    "why": "/why?q=ada.0@example.org",
     "undecided": "/undecided",
     "returned": "/returned",
     "people": "/people",

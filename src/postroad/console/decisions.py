@@ -50,7 +50,7 @@ TEXTS: Final[Mapping[tuple[TouchState, Decision], DecisionText]] = {
         done="Recorded as delivered: {what}.",
     ),
     (TouchState.UNKNOWN, Decision.SEND_AGAIN): DecisionText(
-        button="Not delivered: send again",
+        button="Send again",
         question="Send {what} again?",
         extent="messages that are sent again",
         effects=("A recipient whose message arrived after all gets it twice.",),
