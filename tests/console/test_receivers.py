@@ -111,7 +111,9 @@ async def test_a_change_is_undone_with_its_extent_and_a_record(
         http = await console.client(AccessRole.OPERATE, user="carl@example.com")
         links = re.findall(r'href="(/receivers/undo[^"]+)"', (await http.get("/receivers")).text)
         asked = await http.get(unescape(links[-1]))
-        assert re.search(r"open changes are undone</dt><dd><a [^>]*>2</a>", asked.text)
+        extent = re.search(r'open changes are undone</dt><dd><a class="num" href="([^"]+)"[^>]*>2</a>', asked.text)
+        assert extent is not None
+        assert (await http.get(unescape(extent[1]))).text.count(">open</span>") == 2, "the number leads to its rows"
         assert "gmail-stop set: suspended" in asked.text
         assert "<script>" not in asked.text
         with read(engine) as connection:

@@ -156,11 +156,22 @@ def _read_outcomes(
 
 
 @screen.get("/receivers/changes", role=AccessRole.VIEW)
-async def changes(visit: CurrentVisit, sender: OptionalText = None, after: OptionalText = None) -> Response:
-    """List all changes of the shaping, also those that are over."""
-    page = await visit.read(past_entries, visit.parts.now(), sender=sender or None, after=after)
+async def changes(
+    visit: CurrentVisit, sender: OptionalText = None, gate: OptionalText = None, after: OptionalText = None
+) -> Response:
+    """List the open changes of a gate, or all changes of the shaping, also those that are over."""
+    now = visit.parts.now()
+    if gate:
+        page = Page(rows=[entry for entry in await visit.read(open_entries, now) if entry.gate == gate])
+    else:
+        page = await visit.read(past_entries, now, sender=sender or None, after=after)
     return visit.page(
-        "receivers_changes.html", page=page, sender=sender or None, first=after is None, url_of=receivers_url
+        "receivers_changes.html",
+        page=page,
+        sender=sender or None,
+        gate=gate or None,
+        first=after is None,
+        url_of=receivers_url,
     )
 
 
@@ -177,7 +188,7 @@ async def _undoing(visit: Visit, gate: str, note: str = "", error: str = "") -> 
     found = await visit.read(_of_gate, gate, visit.parts.now())
     gates = await queue_gates(visit)
     state = gates.states.get(gate)
-    href = receivers_url("changes", sender=found[0].sender)
+    href = receivers_url("changes", gate=gate)
     extents = [Extent(count=len(found), label="open changes are undone", href=href)]
     effects = [f"{entry.rule} set: {entry.sets}, because of: {entry.reply}" for entry in found]
     effects.append("The limits of shaping.toml apply again at once, on all workers.")
