@@ -79,6 +79,7 @@ ROWS_OF_THE_CALLER = {
     "postroad.store.attachment_retention:_delete_files": "a hundred files, which were chosen before",
     "postroad.store.audit:save_act": "one record",
     "postroad.campaign.audience:abandon_imports": "imports of one audience",
+    "postroad.senders.rollout:_open_if_not_paused": "one share",
     "postroad.senders.cohort_breaker:evaluate": "pauses of one step's cohorts, evaluated before",
     "postroad.senders.cohort_breaker:lift.<locals>.write_lift": "one pause",
     "postroad.app.advance:record_pass": "one heartbeat",

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlmodel import Session
 
 from postroad.store.campaign import Campaign, CampaignState, Sender, Step, StepKind
-from postroad.store.engine import write
+from postroad.store.engine import read, write
 from postroad.store.recipient import Audience, AudienceImport
 
 NOW = datetime(2026, 5, 4, 8, 30, tzinfo=UTC)
@@ -74,9 +74,37 @@ class LargeLedger:
             last,
         )
 
+    def bytes(self) -> int:
+        """Return the size of the database."""
+        size = "pg_database_size(current_database())"
+        if self.engine.dialect.name == "sqlite":
+            size = "page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+        with read(self.engine) as connection:
+            return int(connection.execute(sa.text(f"SELECT {size}")).scalar_one())
+
+    def analyse(self) -> None:
+        """Leave the database as its own maintenance does."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            sqlite = self.engine.dialect.name == "sqlite"
+            connection.execute(sa.text("ANALYZE" if sqlite else "VACUUM ANALYZE"))
+
     def _execute(self, insert: str, first: int, last: int) -> None:
         with write(self.engine) as connection:
             connection.execute(sa.text(f"{insert} {_series(connection, first, last)}"))
+
+
+def insert_series(engine: sa.Engine, table: str, insert: str, last: int) -> None:
+    """Run an INSERT … SELECT … FROM for each number n from 1 to ``last``, on PostgreSQL without checks of foreign keys.
+
+    The counts of the table are kept.
+    """
+    with write(engine) as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.text(f"ALTER TABLE {table} DISABLE TRIGGER ALL, ENABLE TRIGGER USER"))
+        connection.execute(sa.text(f"{insert} {_series(connection, 1, last)}"))
+    if engine.dialect.name == "postgresql":
+        with write(engine) as connection:
+            connection.execute(sa.text(f"ALTER TABLE {table} ENABLE TRIGGER ALL"))
 
 
 def _series(connection: sa.Connection, first: int, last: int) -> str:

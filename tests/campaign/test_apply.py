@@ -97,6 +97,8 @@ CHANGES = {
     "another time of day": CAMPAIGN + "    at: 9:00\n",
     "another sender": CAMPAIGN.replace("sender: news", "sender: shop"),
     "another audience": CAMPAIGN.replace("name: people", "name: friends"),
+    "another class": CAMPAIGN + "class: urgent\n",
+    "another time zone": CAMPAIGN + "time_zone: Asia/Tokyo\n",
 }
 
 

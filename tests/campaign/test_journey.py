@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from postroad.campaign import journey_pass
+from postroad.campaign import journey_goals
 from postroad.campaign.launch_forecast import forecast
 from postroad.campaign.plan import advance, launch
 from postroad.campaign.status import finish_if_done, summary
@@ -150,9 +150,9 @@ def test_a_touch_that_admission_cancelled_for_the_exit_ends_the_journey_with_exi
 def test_a_goal_is_noticed_during_a_wait_and_does_not_end_it(
     project: CampaignProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journey_pass, "GOAL_PAGES", 1)
-    monkeypatch.setattr(journey_pass, "PAGE", 2)
-    monkeypatch.setattr("postroad.campaign.journey_pass.enrolment_page", two_at_a_time)
+    monkeypatch.setattr(journey_goals, "GOAL_PAGES", 1)
+    monkeypatch.setattr(journey_goals, "PAGE", 2)
+    monkeypatch.setattr("postroad.campaign.journey_goals.enrolment_page", two_at_a_time)
     launched(project, text=JOURNEY.replace("exit: \"plan = 'paid'\"\n", ""))
     settle(project, "hello", S.ACCEPTED)
     advance(project.engine, "spring", NOW)

@@ -246,8 +246,9 @@ def test_only_a_running_campaign_is_widened(project: CampaignProject) -> None:
         widen(project.engine, "spring", 1, by="ada", now=NOW)
     launch(project.engine, "spring", NOW)
     settle(project, S.ACCEPTED, 150)
-    with pytest.raises(StateError, match="share 3 of campaign spring is not the next one"):
-        widen(project.engine, "spring", 3, by="ada", now=NOW)
+    for number in (3, 0, -1):
+        with pytest.raises(StateError, match=f"share {number} of campaign spring is not the next one"):
+            widen(project.engine, "spring", number, by="ada", now=NOW)
     with write(project.engine) as connection:
         set_state(connection, find_campaign(connection, "spring").id or 0, CampaignState.PAUSED)
     assert not widened(project)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from contextlib import AbstractContextManager
 from datetime import timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from postroad.campaign import plan, rollout
 from postroad.campaign.plan import advance, launch
 from postroad.senders.rollout import widen, widen_if_good
 from postroad.store import rollout as store
+from postroad.store.cohort import CohortEvidence, CohortPause, add_pause
 from postroad.store.engine import write
 from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
 from tests.campaign.test_rollout import S, by_stratum, fill, settle, shares, states
@@ -52,6 +54,28 @@ def test_a_launch_that_was_killed_anywhere_draws_the_same(
     found = {number: counts.total() for number, counts in by_stratum(project).items()}
     assert found == {1: 12, 2: 48, 3: 60}
     assert {due for _, _, state, due in project.touches() if state == "planned"} == {NOW}
+
+
+def test_a_cohort_that_is_paused_after_the_test_holds_the_share(
+    project: CampaignProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorder pauses it between the test of a pass and the transaction that lets the share go."""
+    fill(project, 300)
+    project.apply(CAMPAIGN + "rollout: [50%, 100%]\n")
+    launch(project.engine, "spring", NOW)
+    settle(project, S.ACCEPTED, 150)
+
+    def paused_before(engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
+        with write(engine) as connection:
+            step = connection.execute(sa.text("SELECT id FROM step")).scalar_one()
+            pause = {"step_id": step, "source": "fair", "provider": "google", "evidence": CohortEvidence.COMPLAINTS}
+            add_pause(connection, CohortPause(**pause, reason="many", at=NOW))
+        return write(engine)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("postroad.senders.rollout.write", paused_before)
+        assert not widen_if_good(project.engine, project.settings, "spring", NOW)
+    assert [share.opened_at for share in shares(project)] == [NOW, None]
 
 
 def test_two_passes_at_once_let_a_share_go_once(project: CampaignProject) -> None:

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.campaign.apply_running import extend_follow_ups
-from postroad.campaign.journey_pass import advance_enrolments, open_pass
+from postroad.campaign.journey_context import open_pass
+from postroad.campaign.journey_pass import advance_enrolments
 from postroad.campaign.message import StepKey, step_message
 from postroad.campaign.plan import advance, launch
 from postroad.campaign.status import finish_if_done

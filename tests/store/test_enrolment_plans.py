@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from postroad.store.engine import write
 from postroad.store.enrolment import any_active, enrolments_by_step
-from postroad.store.enrolments.changes import exit_suppressed
+from postroad.store.enrolments.changes import EnrolmentMove, Place, exit_suppressed, move
 from postroad.store.enrolments.pending import (
     accepted_enrolments,
     any_failed,
@@ -68,5 +68,18 @@ def test_a_read_costs_the_same_in_a_larger_campaign(engine: sa.Engine, kind: str
             campaign, step = add_journey(connection, number, state, DUE if busy else None)
         with write(engine) as connection, effort_of(connection) as effort:
             READS[kind](connection, campaign, step)
+        efforts.append(effort.count)
+    assert efforts[1] <= max(1.3 * efforts[0], efforts[0] + 150)
+
+
+def test_a_move_reads_only_the_enrolments_that_it_moves(engine: sa.Engine) -> None:
+    efforts = []
+    for number in (SMALL, LARGE):
+        with write(engine) as connection:
+            campaign, step = add_journey(connection, number, TouchState.PLANNED, DUE)
+            due = due_enrolments(connection, campaign, NOW, limit=50)
+        with write(engine) as connection, effort_of(connection) as effort:
+            moves = [EnrolmentMove([one.id for one in due], step, Place(step, due_at=NOW))]
+            assert move(connection, moves, NOW) == {one.id for one in due}
         efforts.append(effort.count)
     assert efforts[1] <= max(1.3 * efforts[0], efforts[0] + 150)

@@ -55,7 +55,7 @@ class Case:
 
     def move(self, state: EnrolmentState, why: ExitReason | None = None) -> object:
         return move(
-            self.connection, [EnrolmentMove(self.id, self.steps[0], Place(self.steps[1], state, None, why))], LATER
+            self.connection, [EnrolmentMove([self.id], self.steps[0], Place(self.steps[1], state, None, why))], LATER
         )
 
 
@@ -125,7 +125,7 @@ def test_a_move_from_another_step_has_no_effect(engine: sa.Engine) -> None:
     with write(engine) as connection:
         case = Case(connection, S.ACTIVE, None)
         before = case.row()
-        assert move(connection, [EnrolmentMove(case.id, case.steps[1], Place(case.steps[1]))], LATER) == set()
+        assert move(connection, [EnrolmentMove([case.id], case.steps[1], Place(case.steps[1]))], LATER) == set()
         assert case.row() == before
 
 

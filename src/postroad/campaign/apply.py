@@ -264,29 +264,26 @@ def _reject_changes(
 ) -> None:
     """Raise StateError if anything but the steps of a launched campaign would change."""
     audience = session.exec(select(Audience.name).where(Audience.id == campaign.audience_id)).one()
-    stored = {
-        "sender": campaign.sender_id,
-        "audience": audience,
-        "audience.where": campaign.segment["text"] if campaign.segment is not None else None,
-        "window": campaign.sending_window,
-        "overflow": campaign.overflow,
-        "transactional": campaign.transactional,
-        "corrects": campaign.corrects,
-        "rollout": campaign.rollout,
-        **{name: (campaign.journey or {}).get(name) for name in ("entry", "exit", "goal")},
+    definition = file.definition
+    where = definition.audience.where if definition.audience is not None else None
+    rollout = definition.rollout.to_row() if definition.rollout is not None else None
+    fields: dict[str, tuple[Any, Any]] = {  # as stored, and as in the file
+        "sender": (campaign.sender_id, sender_id),
+        "audience": (audience, definition.audience_name),
+        "audience.where": (campaign.segment["text"] if campaign.segment is not None else None, where),
+        "class": (campaign.job_class, definition.job_class),
+        "time_zone": (campaign.time_zone, definition.time_zone or campaign.time_zone),
+        "window": (campaign.sending_window, definition.window_row),
+        "overflow": (campaign.overflow, overflow),
+        "transactional": (campaign.transactional, definition.transactional),
+        "corrects": (campaign.corrects, correction_row(session.connection(), definition.corrects)),
+        "rollout": (campaign.rollout, rollout),
+        **{
+            name: ((campaign.journey or {}).get(name), (file.journey or {}).get(name))
+            for name in ("entry", "exit", "goal")
+        },
     }
-    wanted = {
-        "sender": sender_id,
-        "audience": file.definition.audience_name,
-        "audience.where": file.definition.audience.where if file.definition.audience is not None else None,
-        "window": file.definition.window_row,
-        "overflow": overflow,
-        "transactional": file.definition.transactional,
-        "corrects": correction_row(session.connection(), file.definition.corrects),
-        "rollout": file.definition.rollout.to_row() if file.definition.rollout is not None else None,
-        **{name: (file.journey or {}).get(name) for name in ("entry", "exit", "goal")},
-    }
-    changed = [field for field in stored if stored[field] != wanted[field]]
+    changed = [name for name, (stored, wanted) in fields.items() if stored != wanted]
     if changed:
         raise StateError(
             f"campaign {campaign.name} was launched, and its {' and '.join(changed)} cannot change: "

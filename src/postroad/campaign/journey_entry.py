@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 
 from postroad.campaign.entry import CampaignEntry, Entrant, EntryKind
+from postroad.campaign.journey_context import PassContext
 from postroad.campaign.journey_facts import DatabaseFacts
-from postroad.campaign.journey_pass import PassContext, enrol
+from postroad.campaign.journey_pass import enrol
 from postroad.campaign.segment import Segment
 from postroad.segment.sql import event_sql
 from postroad.store.campaign import Campaign, find_campaign, set_entry_cursor

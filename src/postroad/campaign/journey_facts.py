@@ -31,6 +31,24 @@ class DatabaseFacts:
         rows = self._rows("recipient.id", where, f"AND {where.sql}", recipient_ids)
         return {row[0] for row in rows}
 
+    def matching_each(self, conditions: Sequence[RecipientCondition], recipient_ids: Collection[int]) -> list[set[int]]:
+        """Return those of these recipients who match each condition, with one statement for all of them."""
+        dialect, parameters, bits = self._connection.dialect.name, dict[str, Any](), list[str]()
+        for n, condition in enumerate(conditions):
+            where = where_sql(condition, dialect, self._scope, prefix=f"c{n}")
+            parameters |= where.parameters
+            bits.append(f"CASE WHEN {where.sql} THEN {1 << n} ELSE 0 END")
+        met: list[set[int]] = [set() for _ in conditions]
+        if not bits:
+            return met
+        columns = f"recipient.id, {' + '.join(bits)}"
+        for id_, found in self._rows(columns, SqlCondition("", parameters), "", recipient_ids):
+            if found:
+                for n, ids in enumerate(met):
+                    if found >> n & 1:
+                        ids.add(id_)
+        return met
+
     def dates(self, date: RecipientDate, recipient_ids: Collection[int]) -> dict[int, datetime]:
         """Return the dates of these recipients. Recipients without one are missing."""
         written = date_sql(date, self._connection.dialect.name, self._scope.now)

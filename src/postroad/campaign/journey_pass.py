@@ -1,85 +1,45 @@
 """Enrols recipients in journeys and moves enrolments: the launch, and each pass over a running campaign.
 
-Every step reads up to a page of recipients in a transaction without a lock, decides, and writes in one short
-transaction that checks again what it read. So any step may be the last one before a crash, and two passes may run at
-once.
+Every step reads a bounded number of recipients in a transaction without a lock, decides, and writes a page of them at a
+time in short transactions, each of which checks again what was read. So any of them may be the last one before a crash,
+and two passes may run at once.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from postroad.campaign.entry import Entrant
 from postroad.campaign.holidays import HolidayCalendar
-from postroad.campaign.journey import Arrivals, Journey, Traveller
+from postroad.campaign.journey_context import PassContext, may_write, open_pass
 from postroad.campaign.journey_facts import DatabaseFacts
+from postroad.campaign.journey_goals import credit_variants
+from postroad.campaign.journey_groups import Arrivals, Home, Traveller, TravellerGroup, pages_of
 from postroad.campaign.rollout import Rollout
 from postroad.campaign.segment import Segment
-from postroad.store.campaign import Campaign, CampaignState, find_campaign, set_goal_cursor, steps_of
+from postroad.store.campaign import Campaign, CampaignState, find_campaign
 from postroad.store.ending import HashOf
 from postroad.store.engine import read, write
 from postroad.store.enrolment import EnrolmentState, reason_of
-from postroad.store.enrolments.changes import EnrolmentMove, Entrance, Place, enter, move, record_goals, revive
+from postroad.store.enrolments.changes import EnrolmentMove, Entrance, Place, enter, move, revive
 from postroad.store.enrolments.pending import (
     PAGE,
+    READ,
     AcceptedEnrolment,
     DueEnrolment,
     FailedTouch,
     accepted_enrolments,
     due_enrolments,
-    enrolment_page,
     failed_touches,
     last_enrolled,
 )
 from postroad.store.planning import members_after
 from postroad.store.touches.planning import NewTouch, PlannedStep, mark_followed_up, mark_left, plan_touches
-from postroad.store.variant import record_goals_of_enrolments, variant_tests
-
-GOAL_PAGES = 10
-"""Pages of enrolments that a pass looks at for the goal."""
-
-TEST_PAGES = 40
-"""Pages of enrolments that a pass looks at for the goal while the goal is to decide a winner."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PassContext:
-    """One pass over a campaign.
-
-    ``states``: states of the campaign in which the pass may write. ``revision``: that of the steps that it read.
-    ``hash_of``: hashes an address, to find hashed suppressions. ``share``: the share of a rollout that planned emails
-    are withheld with; None: they are not.
-    """
-
-    engine: sa.Engine
-    name: str
-    journey: Journey
-    now: datetime
-    revision: int = 0
-    hash_of: HashOf | None = None
-    states: tuple[CampaignState, ...] = (CampaignState.RUNNING,)
-    share: int | None = None
-
-
-def open_pass(
-    engine: sa.Engine,
-    name: str,
-    now: datetime,
-    hash_of: HashOf | None = None,
-    calendar: HolidayCalendar | None = None,
-) -> PassContext:
-    """Return the context of a pass over a journey. Raise StateError if no campaign has that name."""
-    with read(engine) as connection:
-        campaign = find_campaign(connection, name)
-        assert campaign.id is not None  # noqa: S101  (read from its table)
-        journey = Journey(campaign, steps_of(connection, campaign.id), calendar)
-        revision = campaign.revision
-    return PassContext(engine=engine, name=name, journey=journey, now=now, revision=revision, hash_of=hash_of)
 
 
 def freeze_journey(
@@ -118,35 +78,33 @@ def enrol(context: PassContext, entrants: Sequence[Entrant]) -> int:
     Returns:
         The number of planned touches.
     """
-    arrivals: Arrivals = defaultdict(list)
     first_id = context.journey.first_id
+    homes: defaultdict[tuple[datetime, Home], list[Traveller]] = defaultdict(list)
+    for entrant in entrants:
+        member = entrant.member
+        homes[entrant.at, Home.of(member)].append(Traveller(member.recipient_id, member.address, entry=entrant.entry))
+    arrivals: Arrivals = defaultdict(list)
     arrivals[first_id] = [
-        Traveller(
-            member=entrant.member,
-            after=entrant.at,
-            planned=entrant.at,
-            from_id=first_id,
-            passed_id=first_id,
-            entry=entrant.entry,
-        )
-        for entrant in entrants
+        TravellerGroup(travellers=of_home, home=home, after=at, planned=at, from_id=first_id, passed_id=first_id)
+        for (at, home), of_home in homes.items()
     ]
-    travellers = _walk(context, arrivals)
+    groups = _walk(context, arrivals)
     with write(context.engine) as connection:
-        if not _may_write(connection, context):
+        if not may_write(connection, context):
             return 0
         began = {entrant.member.recipient_id: entrant.entered_at(context.now) for entrant in entrants}
         entrances = [
-            Entrance(one.recipient_id, one.place, began[one.recipient_id], one.goal, one.entry)
-            for one in travellers
-            if one.place is not None
+            Entrance(one.recipient_id, group.place, began[one.recipient_id], group.goal, one.entry)
+            for group in groups
+            for one in group.travellers
+            if group.place is not None
         ]
         entered = enter(connection, context.journey.campaign_id, entrances, context.now)
-        return _plan(connection, context, [one for one in travellers if one.recipient_id in entered])
+        return _plan(connection, context, groups, lambda one: one.recipient_id in entered)
 
 
 def advance_enrolments(context: PassContext) -> int:
-    """EnrolmentMove every enrolment for which something has ended: its email, or its time. Idempotent.
+    """Move every enrolment for which something has ended: its email, or its time. Idempotent.
 
     Returns:
         The number of planned touches.
@@ -168,50 +126,14 @@ def advance_enrolments(context: PassContext) -> int:
     return planned
 
 
-def notice_goals(context: PassContext) -> int:
-    """Record who reached the goal, among the enrolments of the next pages.
-
-    The goal is also looked at before every step. This finds it during a wait, and after the last step. Each pass looks
-    at the recipients after those of the pass before.
-
-    Returns:
-        The number of recipients who reached it.
-    """
-    goal = context.journey.goal
-    if goal is None:
-        return 0
-    with read(context.engine) as connection:
-        begin = after = find_campaign(connection, context.name).goal_cursor
-        tests = variant_tests(connection, context.journey.campaign_id) if context.journey.has_variants else {}
-    reached = 0
-    for _ in range(TEST_PAGES if any(test.decided_at is None for test in tests.values()) else GOAL_PAGES):
-        with read(context.engine) as connection:
-            page = enrolment_page(connection, context.journey.campaign_id, after=after)
-            latest = {one.recipient_id: one for one in page}  # A goal counts for the last entry.
-            open_ids = {one.recipient_id: one.id for one in latest.values() if not one.goal}
-            facts = DatabaseFacts(connection, context.journey.scope(context.now))
-            found = [open_ids[recipient_id] for recipient_id in facts.matching(goal, open_ids)]
-        if found:
-            with write(context.engine) as connection:
-                reached += record_goals(connection, found, context.now)
-                _credit_variants(connection, context, found)
-        after = page[-1].recipient_id if len(page) >= PAGE else 0
-        if after == 0:
-            break
-    if after != begin:
-        with write(context.engine) as connection:
-            set_goal_cursor(connection, context.journey.campaign_id, after)
-    return reached
-
-
 def _read_accepted(context: PassContext, step_id: int, after: int) -> list[AcceptedEnrolment]:
     with read(context.engine) as connection:
-        return accepted_enrolments(connection, context.journey.campaign_id, step_id, after)
+        return accepted_enrolments(connection, context.journey.campaign_id, step_id, after, limit=READ)
 
 
 def _read_due(context: PassContext, last: DueEnrolment | None) -> list[DueEnrolment]:
     with read(context.engine) as connection:
-        return due_enrolments(connection, context.journey.campaign_id, context.now, last)
+        return due_enrolments(connection, context.journey.campaign_id, context.now, last, limit=READ)
 
 
 def _read_failed(context: PassContext, after: int) -> list[FailedTouch]:
@@ -222,53 +144,54 @@ def _read_failed(context: PassContext, after: int) -> list[FailedTouch]:
 def _continue_accepted(
     context: PassContext, accepted: Sequence[AcceptedEnrolment], step_id: int, next_id: int | None
 ) -> int:
+    touches = {one.id: one for one in accepted if one.id is not None and one.state != EnrolmentState.COMPLETED}
+    alike: defaultdict[tuple[datetime, datetime, Home], list[Traveller]] = defaultdict(list)
+    for id_, one in touches.items():
+        minute = one.settled_at.replace(second=0, microsecond=0)
+        traveller = Traveller(one.member.recipient_id, one.member.address, id_, one.entry)
+        alike[minute, one.due_at, Home.of(one.member)].append(traveller)
     arrivals: Arrivals = defaultdict(list)
-    touch_ids: dict[int, int] = {}
-    for touch in accepted:
-        if touch.id is None or touch.state == EnrolmentState.COMPLETED:
-            continue
-        touch_ids[touch.id] = touch.touch_id
-        arrivals[next_id].append(
-            Traveller(
-                member=touch.member,
-                after=touch.settled_at.replace(second=0, microsecond=0),
-                planned=touch.due_at,
-                from_id=step_id,
-                passed_id=step_id,
-                enrolment_id=touch.id,
-                entry=touch.entry,
-            )
-        )
-    travellers = _walk(context, arrivals)
-    with write(context.engine) as connection:
-        if not _may_write(connection, context):
-            return 0
-        taken = mark_followed_up(connection, [touch.touch_id for touch in accepted])
-        revive(
-            connection, [t.id for t in accepted if t.id and t.state == EnrolmentState.EXITED and t.touch_id in taken]
-        )
-        return _move(connection, context, [t for t in travellers if touch_ids[t.enrolment_id or 0] in taken])
+    arrivals[next_id] = [
+        TravellerGroup(travellers=some, home=home, after=at, planned=due_at, from_id=step_id, passed_id=step_id)
+        for (at, due_at, home), some in alike.items()
+    ]
+    planned = 0
+    for page in pages_of(_walk(context, arrivals), PAGE):
+        ids = {one.enrolment_id: touches[one.enrolment_id].touch_id for group in page for one in group.travellers}
+        with write(context.engine) as connection:
+            if not may_write(connection, context):
+                return planned
+            taken = mark_followed_up(connection, sorted(ids.values()))
+            followed = [id_ for id_, touch_id in ids.items() if touch_id in taken]
+            revive(connection, [id_ for id_ in followed if touches[id_].state == EnrolmentState.EXITED])
+            planned += _move(connection, context, [group.enrolled(set(followed)) for group in page])
+    rest = [one.touch_id for one in accepted if one.id not in touches]
+    for start in range(0, len(rest), PAGE):
+        with write(context.engine) as connection:
+            if may_write(connection, context):
+                mark_followed_up(connection, rest[start : start + PAGE])
+    return planned
 
 
 def _continue_due(context: PassContext, due: Sequence[DueEnrolment]) -> int:
-    arrivals: Arrivals = defaultdict(list)
+    alike: defaultdict[tuple[int, datetime, Home], list[Traveller]] = defaultdict(list)
     for one in due:
-        traveller = Traveller(
-            member=one.member,
-            after=one.due_at,
-            planned=one.due_at,
-            from_id=one.step_id,
-            passed_id=one.step_id,
-            enrolment_id=one.id,
-            entry=one.entry,
-        )
-        context.journey.leave(arrivals, traveller, one.due_at, context.now)
-    travellers = _walk(context, arrivals)
-    with write(context.engine) as connection:
-        return _move(connection, context, travellers) if _may_write(connection, context) else 0
+        traveller = Traveller(one.member.recipient_id, one.member.address, one.id, one.entry)
+        alike[one.step_id, one.due_at, Home.of(one.member)].append(traveller)
+    arrivals: Arrivals = defaultdict(list)
+    for (step_id, at, home), some in alike.items():
+        group = TravellerGroup(travellers=some, home=home, after=at, planned=at, from_id=step_id, passed_id=step_id)
+        context.journey.leave(arrivals, group, context.now)
+    planned = 0
+    for page in pages_of(_walk(context, arrivals), PAGE):
+        with write(context.engine) as connection:
+            if not may_write(connection, context):
+                return planned
+            planned += _move(connection, context, page)
+    return planned
 
 
-def _walk(context: PassContext, arrivals: Arrivals) -> list[Traveller]:
+def _walk(context: PassContext, arrivals: Arrivals) -> list[TravellerGroup]:
     with read(context.engine) as connection:
         facts = DatabaseFacts(connection, context.journey.scope(context.now))
         return context.journey.walk(arrivals, facts, context.now)
@@ -281,7 +204,7 @@ def _end_failed(context: PassContext, failed: Sequence[FailedTouch]) -> None:
         reached = facts.matching(journey.goal, [one.recipient_id for one in failed]) if journey.goal else set()
     moves = [
         EnrolmentMove(
-            touch.id,
+            [touch.id],
             touch.step_id,
             Place(touch.step_id, EnrolmentState.EXITED, why=reason_of(touch.state, touch.cause)),
             touch.recipient_id in reached,
@@ -290,44 +213,44 @@ def _end_failed(context: PassContext, failed: Sequence[FailedTouch]) -> None:
         if touch.id is not None
     ]
     with write(context.engine) as connection:
-        if _may_write(connection, context):
+        if may_write(connection, context):
             mark_left(connection, [touch.touch_id for touch in failed])
             move(connection, moves, context.now)
-            _credit_variants(connection, context, [one.enrolment_id for one in moves if one.goal])
+            credit_variants(connection, context, [id_ for one in moves if one.goal for id_ in one.enrolment_ids])
 
 
-def _may_write(connection: sa.Connection, context: PassContext) -> bool:
-    campaign = find_campaign(connection, context.name, for_update=True)
-    return campaign.state in context.states and campaign.revision == context.revision
-
-
-def _move(connection: sa.Connection, context: PassContext, travellers: Sequence[Traveller]) -> int:
+def _move(connection: sa.Connection, context: PassContext, groups: Sequence[TravellerGroup]) -> int:
     """Move enrolments to their next places, and plan the emails of those that moved. Returns the planned touches."""
     moves = [
-        EnrolmentMove(one.enrolment_id, one.from_id, one.place, one.goal)
-        for one in travellers
-        if one.enrolment_id is not None and one.place is not None
+        EnrolmentMove([one.enrolment_id for one in group.travellers], group.from_id, group.place, group.goal)
+        for group in groups
+        if group.place is not None and group.travellers
     ]
     moved = move(connection, moves, context.now)
-    _credit_variants(connection, context, [one.enrolment_id for one in moves if one.goal])
-    return _plan(connection, context, [one for one in travellers if one.enrolment_id in moved])
+    credit_variants(connection, context, [id_ for one in moves if one.goal for id_ in one.enrolment_ids])
+    return _plan(connection, context, groups, lambda one: one.enrolment_id in moved)
 
 
-def _credit_variants(connection: sa.Connection, context: PassContext, enrolment_ids: Sequence[int]) -> None:
-    """Record the goals of enrolments for the variants that their recipients got."""
-    if context.journey.has_variants and enrolment_ids:
-        record_goals_of_enrolments(connection, enrolment_ids, context.now)
-
-
-def _plan(connection: sa.Connection, context: PassContext, travellers: Sequence[Traveller]) -> int:
-    """Plan the emails of the travellers who are at one now."""
+def _plan(
+    connection: sa.Connection,
+    context: PassContext,
+    groups: Sequence[TravellerGroup],
+    changed: Callable[[Traveller], bool],
+) -> int:
+    """Plan the emails of those travellers who are at one now. ``changed``: whether a traveller came there."""
     emails = {email.step_id: email.plan for email in context.journey.emails}
+    hash_of = context.hash_of
     touches: defaultdict[int, list[NewTouch]] = defaultdict(list)
-    for one in travellers:
-        if one.place is not None and one.place.step_id in emails and one.place.state is EnrolmentState.ACTIVE:
-            assert one.email_due is not None  # noqa: S101  (set with the place)
-            hashed = context.hash_of(one.member.address) if context.hash_of is not None else None
-            touches[one.place.step_id].append(NewTouch(one.recipient_id, one.email_due, hashed, one.entry))
+    for group in groups:
+        place = group.place
+        if place is not None and place.step_id in emails and place.state is EnrolmentState.ACTIVE:
+            due = group.email_due
+            assert due is not None  # noqa: S101  (set with the place)
+            touches[place.step_id] += [
+                NewTouch(one.recipient_id, due, hash_of(one.address) if hash_of is not None else None, one.entry)
+                for one in group.travellers
+                if changed(one)
+            ]
     return sum(
         plan_touches(
             connection,

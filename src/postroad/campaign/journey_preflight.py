@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from postroad.campaign.entry import CampaignEntry
 from postroad.campaign.finding import PreflightCode, PreflightFinding, step_finding
-from postroad.campaign.journey import BranchNode, Journey, UntilNode
+from postroad.campaign.journey import Journey
 from postroad.campaign.journey_facts import DatabaseFacts
+from postroad.campaign.journey_nodes import BranchNode, UntilNode
 from postroad.campaign.segment import PAGE, Segment
 from postroad.printable import counted
 from postroad.store.campaign import Campaign, steps_of

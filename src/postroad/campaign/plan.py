@@ -20,8 +20,10 @@ from postroad.campaign.calendar import Window
 from postroad.campaign.due_times import DueTimes
 from postroad.campaign.entry import CampaignEntry
 from postroad.campaign.holidays import HolidayCalendar
+from postroad.campaign.journey_context import open_pass
 from postroad.campaign.journey_entry import enrol_entrants, first_cursor
-from postroad.campaign.journey_pass import advance_enrolments, freeze_journey, notice_goals, open_pass
+from postroad.campaign.journey_goals import notice_goals
+from postroad.campaign.journey_pass import advance_enrolments, freeze_journey
 from postroad.campaign.launch_rules import LaunchRules
 from postroad.campaign.rollout import Rollout, draw_audience, release_open_shares
 from postroad.campaign.segment import Segment, require_matching

@@ -16,8 +16,9 @@ from zoneinfo import ZoneInfo
 import sqlalchemy as sa
 
 from postroad.campaign.calendar import Window
-from postroad.campaign.journey import PLAN_AHEAD, BranchNode, EmailNode, Journey, UntilNode, WaitNode
+from postroad.campaign.journey import PLAN_AHEAD, Journey
 from postroad.campaign.journey_facts import DatabaseFacts
+from postroad.campaign.journey_nodes import BranchNode, EmailNode, UntilNode, WaitNode
 from postroad.campaign.segment import Segment
 from postroad.campaign.sequence import EmailPlan, wait_over
 from postroad.store.bulk import any_of, id_rows

@@ -105,7 +105,7 @@ def widen_if_good(engine: sa.Engine, settings: Settings, name: str, now: datetim
             with write(engine) as connection:
                 record_hold(connection, coming, hold, now)
         return False
-    return _open(engine, name, coming, by=WIDENED_BY, now=now)
+    return _open_if_not_paused(engine, name, coming, now)
 
 
 def widen(engine: sa.Engine, name: str, number: int, *, by: str, now: datetime) -> bool:
@@ -125,12 +125,14 @@ def widen(engine: sa.Engine, name: str, number: int, *, by: str, now: datetime) 
         StateError: There is no such campaign or share, or the campaign does not run.
         UnavailableError: The database is unavailable.
     """
-    with read(engine) as connection:
-        campaign = find_campaign(connection, name)
-        status = require_rollout(connection, campaign)
-    if number > len(status.shares) or (status.next is not None and number > status.next.number):
-        raise StateError(f"share {number} of campaign {name} is not the next one")
-    return _open(engine, name, status.shares[number - 1], by=by, now=now)
+    with write(engine) as connection:
+        status = require_rollout(connection, find_campaign(connection, name, for_update=True))
+        last = status.next.number if status.next is not None else len(status.shares)
+        if not 1 <= number <= last:
+            raise StateError(f"share {number} of campaign {name} is not the next one")
+        share_id = status.shares[number - 1].id
+        assert share_id is not None  # noqa: S101  (read from its table)
+        return open_share(connection, share_id, by=by, now=now)
 
 
 def require_rollout(connection: sa.Connection, campaign: Campaign) -> RolloutStatus:
@@ -153,12 +155,18 @@ def require_rollout(connection: sa.Connection, campaign: Campaign) -> RolloutSta
     return status
 
 
-def _open(engine: sa.Engine, name: str, share: RolloutShare, *, by: str, now: datetime) -> bool:
+def _open_if_not_paused(engine: sa.Engine, name: str, share: RolloutShare, now: datetime) -> bool:
+    """Let go a share, unless the campaign or a cohort of it was paused since the test."""
     assert share.id is not None  # noqa: S101  (read from its table)
     with write(engine) as connection:
-        if find_campaign(connection, name, for_update=True).state is not CampaignState.RUNNING:
+        campaign = find_campaign(connection, name, for_update=True)
+        if campaign.state is not CampaignState.RUNNING or _cohort_paused(connection, _emails(connection, campaign)):
             return False
-        return open_share(connection, share.id, by=by, now=now)
+        return open_share(connection, share.id, by=WIDENED_BY, now=now)
+
+
+def _emails(connection: sa.Connection, campaign: Campaign) -> list[Step]:
+    return [step for step in steps_of(connection, campaign.id or 0) if step.kind is StepKind.EMAIL]
 
 
 def _find_hold(
@@ -170,7 +178,7 @@ def _find_hold(
     now: datetime,
 ) -> ShareHold | None:
     """Return why the next share is not let go. None: it may be. What is cheap to find comes first."""
-    emails = [step for step in steps_of(connection, campaign.id or 0) if step.kind is StepKind.EMAIL]
+    emails = _emails(connection, campaign)
     return (
         _too_soon(campaign, shares[coming.number - 2], now)
         or _outcomes_missing(connection, campaign, emails[0], shares)

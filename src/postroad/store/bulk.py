@@ -38,6 +38,32 @@ def json_rows(
     return item, {parameter: msgspec.json.encode(rows).decode()}
 
 
+def grouped_rows(
+    connection: sa.Connection,
+    alias: str,
+    columns: Mapping[str, TypeEngine[Any]],
+    groups: Sequence[tuple[Mapping[str, Any], Sequence[int]]],
+) -> tuple[str, dict[str, str]]:
+    """Return a WITH clause of ids in groups, and its parameter. The columns of a group are passed and read once.
+
+    Args:
+        connection: The connection that executes the statement.
+        alias: Name of the rows: one for each id, with the column ``id`` and those of its group. A constant of the
+            caller, never input.
+        columns: Name and type of each column of a group, as in `json_rows`.
+        groups: The values of the columns of each group, and its ids.
+    """
+    rows = [{**values, "ids": list(ids)} for values, ids in groups]
+    item, parameters = json_rows(connection, "listed", {**columns, "ids": sa.ARRAY(sa.BigInteger())}, rows)
+    one_each = "unnest(grouped.ids) AS one(value)"
+    if connection.dialect.name == "sqlite":
+        one_each = "json_each(grouped.ids) AS one"
+    picks = ", ".join(f"grouped.{name}" for name in columns)
+    # Both are materialized: otherwise SQLite parses a group again for each id, and joins the ids last.
+    fence = f"WITH grouped AS MATERIALIZED (SELECT * FROM {item}), {alias} AS MATERIALIZED"
+    return f"{fence} (SELECT one.value AS id, {picks} FROM grouped CROSS JOIN {one_each})", parameters
+
+
 def id_rows(connection: sa.Connection, ids: Sequence[int], alias: str = "batch") -> tuple[str, dict[str, str]]:
     """Return a FROM item with the one column ``id``, and its parameter."""
     if connection.dialect.name == "sqlite":  # A list of numbers is parsed faster than one of rows.

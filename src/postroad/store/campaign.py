@@ -239,6 +239,14 @@ def find_campaign(connection: sa.Connection, name: str, *, for_update: bool = Fa
     return campaign
 
 
+def lock_campaign(connection: sa.Connection, campaign_id: int) -> tuple[CampaignState, int]:
+    """Lock the row of a campaign until the transaction ends, as `find_campaign` does. Return its state and revision."""
+    lock = "" if connection.dialect.name == "sqlite" else "FOR UPDATE"
+    statement = sa.text(f"SELECT state, revision FROM campaign WHERE id = :id {lock}")
+    row = connection.execute(statement, {"id": campaign_id}).one()
+    return CampaignState(row.state), row.revision
+
+
 def campaign_names(connection: sa.Connection) -> list[str]:
     """Return the names of all campaigns, sorted."""
     return list(Session(connection).exec(select(Campaign.name).order_by(Campaign.name)))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,11 @@ _HEARTBEAT = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_coun
 _read_json = msgspec.json.decode
 """Merge fields are read for every touch; the standard library takes five times as long."""
 
+_fields_of = lru_cache(maxsize=2)(_read_json)
+"""Conditions read several fields of one recipient after each other. The result must not be changed."""
+
 _FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
-    "postroad_field": (2, lambda values, name: field_text(_read_json(values), name)),
+    "postroad_field": (2, lambda values, name: field_text(_fields_of(values), name)),
     "postroad_number": (1, read_number),
     "postroad_date_ms": (1, read_date_ms),
     "postroad_lower": (1, lower_text),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
-from postroad.store.bulk import any_of, id_rows, json_rows
+from postroad.store.bulk import any_of, grouped_rows, id_rows, json_rows
 from postroad.store.enrolment import EnrolmentState, ExitReason
 from postroad.store.enrolments.transitions import EnrolmentEvent, allowed_enrolments_sql
 from postroad.store.types import UtcDateTime, sql_time
@@ -39,9 +39,9 @@ class Entrance(NamedTuple):
 
 
 class EnrolmentMove(NamedTuple):
-    """An enrolment that leaves a step for another place. ``goal``: its recipient has reached the goal."""
+    """Enrolments that leave a step for another place. ``goal``: their recipients have reached the goal."""
 
-    enrolment_id: int
+    enrolment_ids: Sequence[int]
     from_step_id: int
     place: Place
     goal: bool = False
@@ -129,26 +129,44 @@ def move(connection: sa.Connection, moves: Sequence[EnrolmentMove], now: datetim
         The enrolments that moved.
     """
     moved: set[int] = set()
-    dialect = connection.dialect.name
     for state, event in _EVENTS.items():
-        rows = [
-            {**_row(one.enrolment_id, one.place, one.goal, dialect), "from_id": one.from_step_id}
-            for one in moves
-            if one.place.state is state
-        ]
-        if not rows:
-            continue
-        item, parameters = json_rows(connection, "new", {**_PLACE, "from_id": sa.BigInteger()}, rows)
-        statement = sa.text(
-            "UPDATE enrolment SET step_id = new.step_id, state = new.state, since = :now, due_at = new.due_at, "
-            "why = new.why, goal_at = CASE WHEN enrolment.goal_at IS NULL AND new.goal = 1 "
-            f"THEN {_now(connection)} ELSE enrolment.goal_at END FROM {item} "
-            f"WHERE enrolment.id = new.id AND {_by_id(connection, 'new', item)} "
-            f"AND enrolment.step_id = new.from_id AND {allowed_enrolments_sql(event)} "
-            "RETURNING enrolment.id"
-        ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
-        moved |= set(connection.execute(statement, {"now": now, **parameters}).scalars())
+        if of_state := [one for one in moves if one.place.state is state]:
+            moved |= _move(connection, event, of_state, now)
     return moved
+
+
+_GROUP: dict[str, TypeEngine[Any]] = {
+    "from_id": sa.BigInteger(),
+    "step_id": sa.BigInteger(),
+    "due_at": UtcDateTime(),
+    "why": sa.Text(),
+    "goal": sa.Integer(),
+}
+
+
+def _move(connection: sa.Connection, event: EnrolmentEvent, moves: Sequence[EnrolmentMove], now: datetime) -> set[int]:
+    """Move enrolments to places of one state. Return those that moved."""
+    dialect = connection.dialect.name
+    groups = [
+        ({**_row(0, one.place, one.goal, dialect), "from_id": one.from_step_id}, one.enrolment_ids) for one in moves
+    ]
+    fence, parameters = grouped_rows(connection, "place", _GROUP, groups)
+    # A column that keeps its value is not set: SQLite would write its indexes again.
+    values = "step_id = place.step_id, since = :now, due_at = place.due_at"
+    if event is not EnrolmentEvent.MOVED:
+        values += f", state = '{moves[0].place.state}', why = place.why"
+    if any(one.goal for one in moves):
+        reached = "enrolment.goal_at IS NULL AND place.goal = 1"
+        values += f", goal_at = CASE WHEN {reached} THEN {_now(connection)} ELSE enrolment.goal_at END"
+    # PostgreSQL must look up the ids, and not read the whole table.
+    looked_up = (
+        f"enrolment.id {any_of(connection, 'SELECT place.id FROM place')}" if dialect == "postgresql" else "true"
+    )
+    statement = sa.text(
+        f"{fence} UPDATE enrolment SET {values} FROM place WHERE enrolment.id = place.id AND {looked_up} "
+        f"AND enrolment.step_id = place.from_id AND {allowed_enrolments_sql(event)} RETURNING enrolment.id"
+    ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
+    return set(connection.execute(statement, {"now": now, **parameters}).scalars())
 
 
 def _by_id(connection: sa.Connection, alias: str, item: str) -> str:

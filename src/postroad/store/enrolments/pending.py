@@ -19,6 +19,9 @@ from postroad.store.types import UtcDateTime
 PAGE = 350
 """Enrolments that one transaction moves."""
 
+READ = 4 * PAGE
+"""Enrolments that a pass reads at once, without a lock, before it moves them in several transactions."""
+
 
 class DueEnrolment(NamedTuple):
     """An active enrolment whose time is over. ``entry``: the number of the entry."""
