@@ -26,7 +26,7 @@ from postroad.store.event_page import (
     outcomes_by_ids,
 )
 from postroad.store.outcome import DeliveryOutcome
-from postroad.store.traffic import bucket_start, traffic_by_receiver
+from postroad.store.traffic import bucket_start, traffic_by_receiver, traffic_of_receiver
 
 GROUPED: Final = 2_000
 """Events whose replies are grouped, the newest ones."""
@@ -287,8 +287,9 @@ def reply_groups(connection: sa.Connection, of: OutcomesOf, now: datetime) -> Re
 
 
 def _total(connection: sa.Connection, what: ReceiverOutcome) -> int:
-    counts = traffic_by_receiver(connection, what.since, sender_ids=[what.sender_id])
-    return sum(row.events for row in counts if (row.provider, row.outcome) == (what.provider, what.outcome))
+    return traffic_of_receiver(
+        connection, what.since, sender_id=what.sender_id, provider=what.provider, outcome=what.outcome
+    )
 
 
 def group_events(
