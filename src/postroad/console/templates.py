@@ -14,7 +14,7 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from postroad.clock import Clock
 from postroad.console.screen import NavSection, Screen
@@ -79,6 +79,7 @@ class Templates:
             duration=format_duration,
             size=format_bytes,
             visible=visible,
+            with_code=with_code,
             path=lambda text: quote(str(text), safe=""),
         )
         self._environment.globals.update(
@@ -134,6 +135,15 @@ def navigation(screens: Sequence[Screen]) -> list[tuple[NavSection, list[Screen]
 def visible(text: object, keep: str = "") -> str:
     """Return a text with its control characters as visible escapes. The template escapes its markup."""
     return printable(str(text), keep=keep)
+
+
+def with_code(text: object, keep: str = "") -> Markup:
+    """Return a text of ours with what is between backticks as code. All else is escaped, as by `visible`."""
+    parts = visible(text, keep).split("`")
+    if len(parts) % 2 == 0:
+        return escape("`".join(parts))  # One has no end: it is a character of the text.
+    shown = (Markup("<code>{}</code>").format(part) if n % 2 else escape(part) for n, part in enumerate(parts))
+    return Markup("").join(shown)
 
 
 def format_number(value: float | None) -> str:
