@@ -59,7 +59,7 @@ def _sent_today(
     """Count the messages of each identity's senders since midnight in its zone, by identity and mailbox provider."""
     addresses = sorted({address for identity in identities for address in identity.senders})
     by_address = sa.text("SELECT address, id FROM sender WHERE address IN :addresses").bindparams(
-        sa.bindparam("addresses", addresses, expanding=True)
+        sa.bindparam("addresses", addresses, type_=sa.Text(), expanding=True)
     )
     senders: defaultdict[str, set[int]] = defaultdict(set)
     for address, sender_id in connection.execute(by_address):

@@ -159,7 +159,7 @@ def tallies(
         f"sum(CASE WHEN {_COMPLAINED} THEN 1 ELSE 0 END) "
         f"FROM touch {_JOINS} WHERE {_OF_STEP} {newer} "
         "GROUP BY 1, recipient.domain, mail_domain.provider, 4"
-    ).bindparams(sa.bindparam("hard_causes", list(hard_causes), expanding=True))
+    ).bindparams(sa.bindparam("hard_causes", list(hard_causes), type_=sa.Text(), expanding=True))
     values: dict[str, object] = {"step_id": step_id, "source_field": source_field, "act_on_unsigned": act_on_unsigned}
     if since is not None:
         statement = statement.bindparams(sa.bindparam("since", type_=UtcDateTime()))

@@ -185,7 +185,7 @@ def touches_of_recipient(
     of_campaign = "" if campaign_id is None else "AND campaign_id = :campaign_id"
     mine = sa.text(
         f"SELECT id FROM touch WHERE recipient_id = :recipient_id {of_campaign} AND state || '' IN :states"
-    ).bindparams(sa.bindparam("states", [state.value for state in states], expanding=True))
+    ).bindparams(sa.bindparam("states", [state.value for state in states], type_=sa.Text(), expanding=True))
     values = {"recipient_id": recipient_id, **({} if campaign_id is None else {"campaign_id": campaign_id})}
     newest = sorted(connection.execute(mine, values).scalars(), reverse=True)[:limit]
     return touches_by_ids(connection, newest) if newest else []

@@ -205,8 +205,8 @@ def sent_mail(
         "OR (e.state IN ('deferred', 'dead') AND e.reply_code IS NOT NULL AND COALESCE(e.blame, '') <> 'us')) "
         "GROUP BY span.day, recipient.domain, mail_domain.provider"
     ).bindparams(
-        sa.bindparam("senders", list(senders), expanding=True),
-        sa.bindparam("hard", list(hard_causes), expanding=True),
+        sa.bindparam("senders", list(senders), type_=sa.Text(), expanding=True),
+        sa.bindparam("hard", list(hard_causes), type_=sa.Text(), expanding=True),
     )
     return [SentMail(date.fromisoformat(day), *row) for day, *row in connection.execute(statement, parameters)]
 
@@ -250,7 +250,7 @@ def complaints(connection: sa.Connection, senders: Sequence[str], spans: Sequenc
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
         "WHERE suppression.reason = 'complaint' AND sender.address IN :senders "
         "GROUP BY span.day, recipient.domain, mail_domain.provider"
-    ).bindparams(sa.bindparam("senders", list(senders), expanding=True))
+    ).bindparams(sa.bindparam("senders", list(senders), type_=sa.Text(), expanding=True))
     return [Complaints(date.fromisoformat(day), *row) for day, *row in connection.execute(statement, parameters)]
 
 
@@ -276,7 +276,7 @@ def under_way(connection: sa.Connection, senders: Sequence[str]) -> list[UnderWa
         "AND (touch.state IN ('queued', 'sending', 'deferred') "
         "OR (touch.state = 'planned' AND (campaign.warmup OR touch.sender_id IS NOT NULL))) "
         "GROUP BY sender.address, recipient.domain, mail_domain.provider"
-    ).bindparams(sa.bindparam("senders", list(senders), expanding=True))
+    ).bindparams(sa.bindparam("senders", list(senders), type_=sa.Text(), expanding=True))
     return [UnderWay(*row) for row in connection.execute(statement)]
 
 
@@ -300,7 +300,7 @@ def planned_seeds(connection: sa.Connection, senders: Sequence[str], span: Span)
         "AND touch.state NOT IN ('suppressed', 'cancelled', 'skipped', 'expired') "
         "GROUP BY recipient.domain, mail_domain.provider"
     ).bindparams(
-        sa.bindparam("senders", list(senders), expanding=True),
+        sa.bindparam("senders", list(senders), type_=sa.Text(), expanding=True),
         sa.bindparam("since", type_=UtcDateTime()),
         sa.bindparam("until", type_=UtcDateTime()),
     )
