@@ -18,7 +18,7 @@ STEP_INSTRUCTIONS = 500_000
 """Of SQLite, for the rows of one step: at most 1,000, of some 250 each. Comparing each with each takes millions."""
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 def test_no_transaction_grows_with_the_ledger(
     engine: sa.Engine, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -94,3 +94,20 @@ def any_of(connection: sa.Connection, select: str) -> str:
     PostgreSQL joins a SELECT of unknown size to the whole table. It looks up an array in the column's index.
     """
     return f"IN ({select})" if connection.dialect.name == "sqlite" else f"= ANY(ARRAY({select}))"
+
+
+def lookup_join(connection: sa.Connection, table: str, condition: str, *, outer: bool = False) -> str:
+    """Return a JOIN that looks up the rows of a table for each row before it.
+
+    PostgreSQL joins a page to the whole table where the table is only some times larger than the page.
+
+    Args:
+        connection: The connection that executes the statement.
+        table: The table. A constant of the caller, never input.
+        condition: SQL that finds the rows by an index. A constant of the caller, never input.
+        outer: Also rows for which nothing is found.
+    """
+    if connection.dialect.name == "sqlite":
+        return f"{'LEFT' if outer else 'CROSS'} JOIN {table} ON {condition}"
+    kind = "LEFT JOIN" if outer else "JOIN"
+    return f"{kind} LATERAL (SELECT * FROM {table} WHERE {condition} OFFSET 0) AS {table} ON true"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from postroad.store.bulk import any_of, id_rows
+from postroad.store.bulk import any_of, id_rows, lookup_join
 from postroad.store.enrolment import FAILED, EnrolmentState
 from postroad.store.ledger import ENTRY_OF_TOUCH, TouchState
 from postroad.store.planning import Member
@@ -76,12 +76,13 @@ def due_enrolments(
     connection: sa.Connection, campaign_id: int, now: datetime, after: DueEnrolment | None = None, limit: int = PAGE
 ) -> list[DueEnrolment]:
     """Return active enrolments that are due, in order of their time. ``after``: the last one of the page before."""
+    recipient = lookup_join(connection, "recipient", "recipient.id = due.recipient_id")
     statement = sa.text(
         f"SELECT due.id, due.step_id, due.due_at, due.entry, {member_sql(connection)} FROM "
         "(SELECT id, recipient_id, step_id, due_at, entry FROM enrolment WHERE campaign_id = :campaign_id "
         f"AND state = '{EnrolmentState.ACTIVE}' AND due_at IS NOT NULL AND due_at <= :now "
         "AND (due_at, id) > (:since, :after_id) ORDER BY due_at, id LIMIT :limit) AS due "
-        "CROSS JOIN recipient WHERE recipient.id = due.recipient_id ORDER BY due.due_at, due.id"
+        f"{recipient} ORDER BY due.due_at, due.id"
     ).bindparams(*(sa.bindparam(name, type_=UtcDateTime()) for name in ("now", "since")))
     columns: list[sa.ColumnClause[Any]] = [
         *_integers("id", "step_id"),
@@ -104,15 +105,18 @@ def accepted_enrolments(
     connection: sa.Connection, campaign_id: int, step_id: int, after: int, limit: int = PAGE
 ) -> list[AcceptedEnrolment]:
     """Return touches of a step, accepted or skipped, after which no step was taken yet, in order of their ids."""
+    recipient = lookup_join(connection, "recipient", "recipient.id = accepted.recipient_id")
+    mine = (
+        "enrolment.campaign_id = :campaign_id AND enrolment.recipient_id = accepted.recipient_id "
+        "AND enrolment.entry = accepted.entry AND enrolment.step_id = :step_id"
+    )
+    enrolment = lookup_join(connection, "enrolment", mine, outer=True)
     statement = sa.text(
         "SELECT accepted.id, enrolment.id, enrolment.state, accepted.settled_at, accepted.due_at, accepted.entry, "
         f"{member_sql(connection)} FROM (SELECT id, recipient_id, settled_at, due_at, "
         f"{ENTRY_OF_TOUCH} AS entry FROM touch WHERE campaign_id = :campaign_id AND step_id = :step_id AND follow_up "
         "AND state IN ('accepted', 'skipped') AND id > :after ORDER BY id LIMIT :limit) AS accepted "
-        "CROSS JOIN recipient LEFT JOIN enrolment ON enrolment.campaign_id = :campaign_id "
-        "AND enrolment.recipient_id = accepted.recipient_id AND enrolment.entry = accepted.entry "
-        "AND enrolment.step_id = :step_id "
-        "WHERE recipient.id = accepted.recipient_id ORDER BY accepted.id"
+        f"{recipient} {enrolment} ORDER BY accepted.id"
     ).columns(
         *_integers("touch_id", "id"),
         sa.column("state", sa.Text()),
@@ -128,14 +132,17 @@ def accepted_enrolments(
 
 def failed_touches(connection: sa.Connection, campaign_id: int, after: int, limit: int = PAGE) -> list[FailedTouch]:
     """Return touches that failed and whose enrolments have not exited, in order of their ids."""
+    waiting = (
+        "enrolment.campaign_id = :campaign_id AND enrolment.recipient_id = failed.recipient_id AND enrolment.entry = "
+        f"failed.entry AND enrolment.step_id = failed.step_id AND enrolment.state = '{EnrolmentState.ACTIVE}'"
+    )
+    enrolment = lookup_join(connection, "enrolment", waiting, outer=True)
     statement = sa.text(
         "SELECT failed.id, enrolment.id, failed.recipient_id, failed.step_id, failed.state, failed.reply FROM "
         f"(SELECT id, recipient_id, step_id, {ENTRY_OF_TOUCH} AS entry, state, reply FROM touch "
         f"WHERE campaign_id = :campaign_id AND enrolled AND state {states_sql(FAILED)} AND id > :after "
         "ORDER BY id LIMIT :limit) AS failed "
-        "LEFT JOIN enrolment ON enrolment.campaign_id = :campaign_id AND enrolment.recipient_id = failed.recipient_id "
-        "AND enrolment.entry = failed.entry "
-        f"AND enrolment.step_id = failed.step_id AND enrolment.state = '{EnrolmentState.ACTIVE}' ORDER BY failed.id"
+        f"{enrolment} ORDER BY failed.id"
     )
     rows = connection.execute(statement, {"campaign_id": campaign_id, "after": after, "limit": limit})
     return [FailedTouch(*row)._replace(state=TouchState(row[4])) for row in rows]
