@@ -120,4 +120,4 @@ def test_intervals_stay_within_the_chart(high: float) -> None:
         assert chart.left == line.low <= line.rate <= line.high <= WIDTH
         assert line.y < chart.bottom
         assert len(line.name) <= 24
-    assert [mark.x for mark in chart.marks] == sorted(mark.x for mark in chart.marks)
+    assert [mark.at for mark in chart.marks] == sorted(mark.at for mark in chart.marks)

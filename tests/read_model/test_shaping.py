@@ -67,12 +67,12 @@ def test_changes_are_those_of_a_sender_at_a_provider_or_everywhere(engine: sa.En
         change("provider:google:x@example.com", "d", sender="x@example.com"),
     )
     assert [entry.rule for entry in opened(engine, provider="google")] == ["d", "b", "a"]
-    assert [entry.rule for entry in opened(engine, provider="google", sender="news@example.com")] == ["b", "a"]
     assert {entry.sender: list(entry.names) for entry in opened(engine)} == {
         "news@example.com": [name],
         "x@example.com": [],
     }
-    assert [entry.receiver for entry in opened(engine, sender="news@example.com")] == ["yahoo", "", "google"]
+    ours = [entry for entry in opened(engine) if entry.sender == "news@example.com"]
+    assert [entry.receiver for entry in ours] == ["yahoo", "", "google"]
 
 
 def test_all_changes_page_by_key(engine: sa.Engine) -> None:

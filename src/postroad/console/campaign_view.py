@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
-from urllib.parse import quote, urlencode
 
+from postroad.console.page_url import page_url
 from postroad.read_model.campaigns import AudiencePart, CampaignParts
 from postroad.store.campaign import CampaignState
 from postroad.store.enrolment import EnrolmentState
@@ -46,9 +46,7 @@ BarPart = tuple[str, int, str, str]
 
 def campaign_url(name: str, *path: str, **query: object) -> str:
     """Return the URL of a campaign's page, or of a page below it, with query parameters that are not None."""
-    given = {key: str(value) for key, value in query.items() if value is not None}
-    parts = "/".join(quote(part, safe="") for part in (name, *path))
-    return f"/campaigns/{parts}" + (f"?{urlencode(given)}" if given else "")
+    return page_url("campaigns", name, *path, **query)
 
 
 def audience_bar(found: CampaignParts) -> list[BarPart]:

@@ -54,6 +54,11 @@ class FormField:
     autocomplete: str = "off"
 
 
+def reason_field(value: str = "", error: str = "", hint: str = "It is kept in the audit log.") -> FormField:
+    """Return the field for the reason of an act, which may stay empty."""
+    return FormField(name="note", label="Reason", value=value, error=error, hint=hint, required=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Confirmation:
     """What an act would do.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlencode
 
 from postroad.app.undecided import Decision, decisions_for
+from postroad.console.page_url import page_url
 from postroad.printable import counted
 from postroad.store.ledger import TouchState
 
@@ -79,7 +79,7 @@ def messages(count: int) -> str:
 def message_decisions(touch: int, state: TouchState, back: str) -> list[tuple[str, str]]:
     """Return label and URL of each decision about one message. ``back``: the page to return to."""
     return [
-        (TEXTS[state, decision].button, f"/messages/{touch}/decide?{urlencode({'decision': decision, 'back': back})}")
+        (TEXTS[state, decision].button, page_url("messages", touch, "decide", decision=decision, back=back))
         for decision in decisions_for(state)
     ]
 
@@ -87,14 +87,11 @@ def message_decisions(touch: int, state: TouchState, back: str) -> list[tuple[st
 def cause_decisions(state: TouchState, cause: str) -> list[tuple[str, str]]:
     """Return label and URL of each decision about all messages of a cause."""
     return [
-        (
-            TEXTS[state, decision].button,
-            f"/undecided/decide?{urlencode({'state': state, 'cause': cause, 'decision': decision})}",
-        )
+        (TEXTS[state, decision].button, page_url("undecided", "decide", state=state, cause=cause, decision=decision))
         for decision in decisions_for(state)
     ]
 
 
 def rows_url(state: TouchState, cause: str) -> str:
     """Return the URL of the list of the messages of a cause."""
-    return f"/undecided/messages?{urlencode({'state': state, 'cause': cause})}"
+    return page_url("undecided", "messages", state=state, cause=cause)

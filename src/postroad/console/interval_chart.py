@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from postroad.console.charts import AxisTick
+
 WIDTH: Final = 960
 LEFT: Final = 160
 RIGHT: Final = 24
@@ -41,19 +43,11 @@ class IntervalLine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AxisMark:
-    """A place of the axis with its rate."""
-
-    x: float
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class IntervalChart:
     """The chart, ready to be drawn."""
 
     lines: Sequence[IntervalLine]
-    marks: Sequence[AxisMark]
+    marks: Sequence[AxisTick]
     bottom: float
     height: float
     width: int = WIDTH
@@ -80,7 +74,7 @@ def interval_chart(rates: Sequence[NamedRate]) -> IntervalChart:
             )
             for number, rate in enumerate(rates)
         ],
-        marks=[AxisMark(x=x(top * part / TICKS), text=f"{100 * top * part / TICKS:g} %") for part in range(TICKS + 1)],
+        marks=[AxisTick(at=x(rate), label=f"{100 * rate:g} %") for rate in (top * n / TICKS for n in range(TICKS + 1))],
         bottom=bottom,
         height=bottom + AXIS,
     )

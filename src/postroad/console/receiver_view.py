@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlencode
 
 import sqlalchemy as sa
 
 from postroad.console.campaign_view import BarPart
+from postroad.console.page_url import page_url
+from postroad.console.queue_reply import queue_reply
 from postroad.console.visit import Visit
 from postroad.errors import PostroadError
 from postroad.gates.name import GateName, Receiver
@@ -21,7 +21,6 @@ from postroad.shaping.describe import ShapingStatus, known_receivers, shaping_st
 from postroad.store.outcome import DeliveryOutcome
 from postroad.store.shaping import open_changes
 
-QUEUE_WITHIN_S: Final = 5.0
 OUTCOME_TONES: Final[Mapping[DeliveryOutcome, str]] = {
     DeliveryOutcome.ACCEPTED: "good",
     DeliveryOutcome.DEFERRED: "warn",
@@ -32,10 +31,9 @@ OUTCOME_TONES: Final[Mapping[DeliveryOutcome, str]] = {
 }
 
 
-def receivers_url(page: str = "", **query: object) -> str:
+def receivers_url(*path: str, **query: object) -> str:
     """Return the URL of the receivers, or of a page below it, with query parameters that are not None."""
-    given = {key: str(value) for key, value in query.items() if value is not None}
-    return f"/receivers{f'/{page}' if page else ''}" + (f"?{urlencode(given)}" if given else "")
+    return page_url("receivers", *path, **query)
 
 
 def outcome_bar(row: ReceiverTraffic, window: TrafficWindow) -> list[BarPart]:
@@ -60,16 +58,14 @@ class QueueGates:
 
 
 async def queue_gates(visit: Visit) -> QueueGates:
-    """Return the gates of the queue of mail. A server that does not reply is a problem on the page, not an error."""
-    try:
-        async with asyncio.timeout(QUEUE_WITHIN_S):
-            queue = await visit.parts.queue()
-            return QueueGates(states={state.gate.name: state for state in await queue.gates()})
-    except PostroadError as error:
-        return QueueGates(states={}, problem=error)
-    except TimeoutError:
-        problem = PostroadError(f"the queue's server did not reply within {QUEUE_WITHIN_S:g} s")
-        return QueueGates(states={}, problem=problem)
+    """Return the gates of the queue of mail."""
+
+    async def ask() -> QueueGates:
+        queue = await visit.parts.queue()
+        return QueueGates(states={state.gate.name: state for state in await queue.gates()})
+
+    found = await queue_reply(ask())
+    return QueueGates(states={}, problem=found) if isinstance(found, PostroadError) else found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote, unquote, urlencode
 
 import sqlalchemy as sa
-from fastapi import Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from postroad.console.confirm import Confirmation
@@ -34,6 +34,7 @@ NOTICE_COOKIE = "notice"
 THEME_COOKIE = "theme"
 NOTICE_S = 30
 MAX_NOTICE_CHARACTERS = 300
+MAX_BACK = 4_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +211,15 @@ async def _within(seconds: float, waiting: Awaitable[T]) -> T:
             f"the database took more than {seconds:g} s",
             remedy="Narrow the filter, or try again when less mail is flowing.",
         ) from None
+
+
+BackText = Annotated[str, Query(max_length=MAX_BACK)]
+"""Query parameter with the page to return to after an act."""
+
+
+def posted_back(form: ConsoleForm, otherwise: str) -> str:
+    """Return the page to return to after an act, from the field ``back`` of its form."""
+    return local_path(form.raw("back")[:MAX_BACK] or otherwise)
 
 
 def local_path(text: str) -> str:

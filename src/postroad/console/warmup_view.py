@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from itertools import islice
 from typing import Final
-from urllib.parse import urlencode
 
 from postroad.console.charts import NamedValues, TimeChart, day_chart
+from postroad.console.page_url import page_url
 from postroad.warmup.decide import Move
 from postroad.warmup.identity import WarmingIdentity
 from postroad.warmup.plan import plan_for
@@ -31,10 +31,9 @@ MOVE_TONES: Final[Mapping[Move, str]] = {
 }
 
 
-def warmup_url(page: str = "", **query: object) -> str:
+def warmup_url(*path: str, **query: object) -> str:
     """Return the URL of the warmups, or of a page below it, with query parameters that are not None."""
-    given = {key: str(value) for key, value in query.items() if value is not None}
-    return f"/warmup{f'/{page}' if page else ''}" + (f"?{urlencode(given)}" if given else "")
+    return page_url("warmup", *path, **query)
 
 
 def curve_chart(days: Sequence[SimulatedDay]) -> TimeChart:

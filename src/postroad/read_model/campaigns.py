@@ -167,8 +167,7 @@ def step_ids(connection: sa.Connection, name: str, step: str | None, *, only_ema
         The ids, in the order of the steps.
 
     Raises:
-        StateError: There is no such campaign.
-        unknown_name: There is no such step.
+        StateError: There is no such campaign or step.
     """
     campaign = find_campaign(connection, name)
     steps = {
@@ -179,7 +178,8 @@ def step_ids(connection: sa.Connection, name: str, step: str | None, *, only_ema
     if step is None:
         return list(steps.values())
     if step not in steps:
-        raise unknown_name(f"step of {name}", step, steps, listed_by=f"postroad campaign status {name}")
+        fault = unknown_name(f"step of {name}", step, steps, listed_by=f"postroad campaign status {name}")
+        raise fault
     return [steps[step]]
 
 

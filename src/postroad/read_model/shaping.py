@@ -40,15 +40,12 @@ class ShapingEntry(Struct, frozen=True, kw_only=True):
     is_open: bool
 
 
-def open_entries(
-    connection: sa.Connection, now: datetime, *, sender: str | None = None, provider: str | None = None
-) -> list[ShapingEntry]:
+def open_entries(connection: sa.Connection, now: datetime, *, provider: str | None = None) -> list[ShapingEntry]:
     """Return the changes that limit now, the newest first.
 
     Args:
         connection: A connection in a transaction.
         now: The time.
-        sender: Only changes of this From address; None: of all.
         provider: Only changes at this mailbox provider, or everywhere; None: at all.
 
     Returns:
@@ -57,9 +54,7 @@ def open_entries(
     found = [
         change
         for change in open_changes(connection)
-        if not is_expired(change, now)
-        and sender in (None, change.sender)
-        and (provider is None or change.provider in (None, provider))
+        if not is_expired(change, now) and (provider is None or change.provider in (None, provider))
     ]
     return _entries(connection, found[::-1], now)
 

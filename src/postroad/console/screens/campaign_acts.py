@@ -9,7 +9,7 @@ from fastapi import Query, Response
 from postroad.app import campaign_acts
 from postroad.console.authorise import CurrentVisit
 from postroad.console.campaign_view import campaign_url
-from postroad.console.confirm import Confirmation, Extent, FormField
+from postroad.console.confirm import Confirmation, Extent, FormField, reason_field
 from postroad.console.screens.campaigns import screen
 from postroad.console.visit import Visit
 from postroad.read_model.campaigns import campaign_parts
@@ -36,12 +36,6 @@ def _waiting(name: str, counts: dict[TouchState, int], label: str) -> Extent:
     return Extent(count=number, label=label, href=campaign_url(name, "messages", state=shown))
 
 
-def _reason(value: str = "", error: str = "") -> FormField:
-    return FormField(
-        name="note", label="Reason", value=value, error=error, hint="It is kept in the audit log.", required=False
-    )
-
-
 async def _pause(visit: Visit, name: str, note: FormField) -> Confirmation:
     return Confirmation(
         title=f"Pause the campaign {name}?",
@@ -57,7 +51,7 @@ async def _pause(visit: Visit, name: str, note: FormField) -> Confirmation:
 @screen.get("/campaigns/{campaign}/pause", role=AccessRole.SEND)
 async def ask_pause(visit: CurrentVisit, campaign: str) -> Response:
     """Show what a pause touches."""
-    return visit.confirm(await _pause(visit, campaign, _reason()))
+    return visit.confirm(await _pause(visit, campaign, reason_field()))
 
 
 @screen.post("/campaigns/{campaign}/pause", role=AccessRole.SEND)
@@ -66,7 +60,7 @@ async def pause(visit: CurrentVisit, campaign: str) -> Response:
     form = await visit.form()
     note = form.text("note", max_characters=MAX_REASON, required=False)
     if form.errors:
-        return visit.confirm(await _pause(visit, campaign, _reason(note, form.errors["note"])), status=422)
+        return visit.confirm(await _pause(visit, campaign, reason_field(note, form.errors["note"])), status=422)
     counts = await _counts(visit, campaign)
     await visit.parts.queue()  # A page starts no server.
     waiting = sum(counts[state] for state in LIVE)
@@ -170,7 +164,7 @@ StepName = Annotated[str | None, Query(max_length=200)]
 async def ask_recall(visit: CurrentVisit, campaign: str, step: StepName = None) -> Response:
     """Show what a recall touches."""
     steps = await visit.run(_email_steps, visit, campaign)
-    confirmation = await _recall(visit, campaign, step, _reason())
+    confirmation = await _recall(visit, campaign, step, reason_field())
     return visit.page("campaign_recall.html", confirmation=confirmation, errors=(), steps=steps, step=step)
 
 
@@ -180,7 +174,7 @@ async def do_recall(visit: CurrentVisit, campaign: str, step: StepName = None) -
     form = await visit.form()
     note = form.text("note", max_characters=MAX_REASON, required=False)
     if form.errors:
-        field = _reason(note, form.errors["note"])
+        field = reason_field(note, form.errors["note"])
         return visit.confirm(await _recall(visit, campaign, step, field), status=422)
     counts = await _counts(visit, campaign, step)
     await visit.parts.queue()  # A page starts no server.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Final
-from urllib.parse import urlencode
+from typing import Annotated, Any, Final
 
 import sqlalchemy as sa
 from fastapi import Query, Response
 
 from postroad.console.authorise import CurrentVisit
+from postroad.console.page_url import page_url
 from postroad.console.screen import NavSection, Screen
+from postroad.console.visit import Visit
 from postroad.dns.finding import RecordVerdict
 from postroad.dns.identity import is_reserved
 from postroad.dns.show import to_fix
@@ -39,10 +40,24 @@ OptionalName = Annotated[str | None, Query(max_length=320)]
 Cursor = Annotated[str | None, Query(max_length=2_000)]
 
 
-def domains_url(page: str = "", **query: object) -> str:
+def domains_url(*path: str, **query: object) -> str:
     """Return the URL of the domains, or of a page below it, with query parameters that are not None."""
-    given = {key: str(value) for key, value in query.items() if value is not None}
-    return f"/domains{f'/{page}' if page else ''}" + (f"?{urlencode(given)}" if given else "")
+    return page_url("domains", *path, **query)
+
+
+def _report_page(
+    visit: Visit, template: str, window: ReportWindow, page: Page[Any], after: str | None, **values: Any
+) -> Response:
+    """Return a page of reports. ``after``: its cursor."""
+    return visit.page(
+        template,
+        page=page,
+        window=window,
+        windows=list(ReportWindow),
+        first=after is None,
+        url_of=domains_url,
+        **values,
+    )
 
 
 def _addresses(settings: Settings) -> list[str]:
@@ -107,15 +122,7 @@ async def dmarc(
     """List who sends in our names."""
     since = visit.parts.now() - window.length
     page = await visit.read(dmarc_sources, since, domain=domain or None, after=after)
-    return visit.page(
-        "domains_dmarc.html",
-        page=page,
-        window=window,
-        windows=list(ReportWindow),
-        domain=domain or None,
-        first=after is None,
-        url_of=domains_url,
-    )
+    return _report_page(visit, "domains_dmarc.html", window, page, after, domain=domain or None)
 
 
 @screen.get("/domains/dmarc/rows", role=AccessRole.VIEW)
@@ -129,16 +136,8 @@ async def dmarc_of_source(
     """List the rows of reports about one source."""
     since = visit.parts.now() - window.length
     page = await visit.read(dmarc_rows, since, header_from=header_from, source_ip=source_ip, after=after)
-    return visit.page(
-        "domains_dmarc_rows.html",
-        page=page,
-        header_from=header_from,
-        source_ip=source_ip,
-        window=window,
-        windows=list(ReportWindow),
-        first=after is None,
-        url_of=domains_url,
-    )
+    of = {"header_from": header_from, "source_ip": source_ip}
+    return _report_page(visit, "domains_dmarc_rows.html", window, page, after, **of)
 
 
 @screen.get("/domains/tls", role=AccessRole.VIEW)
@@ -151,15 +150,7 @@ async def tls(
     """List how TLS to our mail hosts went."""
     since = visit.parts.now() - window.length
     page = await visit.read(tls_results, since, domain=domain or None, after=after)
-    return visit.page(
-        "domains_tls.html",
-        page=page,
-        window=window,
-        windows=list(ReportWindow),
-        domain=domain or None,
-        first=after is None,
-        url_of=domains_url,
-    )
+    return _report_page(visit, "domains_tls.html", window, page, after, domain=domain or None)
 
 
 @screen.get("/domains/tls/rows", role=AccessRole.VIEW)
@@ -175,12 +166,5 @@ async def tls_of_result(
     """List the rows of reports with one result."""
     since = visit.parts.now() - window.length
     page = await visit.read(tls_rows, since, of=(domain, policy, mail_host, result), after=after)
-    return visit.page(
-        "domains_tls_rows.html",
-        page=page,
-        of={"domain": domain, "policy": policy, "mail host": mail_host, "result": result},
-        window=window,
-        windows=list(ReportWindow),
-        first=after is None,
-        url_of=domains_url,
-    )
+    of = {"domain": domain, "policy": policy, "mail host": mail_host, "result": result}
+    return _report_page(visit, "domains_tls_rows.html", window, page, after, of=of)

@@ -20,6 +20,7 @@ from postroad.console.authorise import CurrentVisit
 from postroad.console.campaign_view import CAMPAIGN_TONES, campaign_url
 from postroad.console.confirm import Confirmation, Extent, FieldKind, FormField
 from postroad.console.message_frame import FRAME_HEADERS, frame_document
+from postroad.console.page_url import page_url
 from postroad.console.plain_markdown import plain_text
 from postroad.console.sample_messages import MessageSamples, message_samples, render_sample
 from postroad.console.screen import NavSection, Screen
@@ -48,7 +49,7 @@ Address = Annotated[str | None, Query(max_length=320)]
 
 def launch_url(name: str, *path: str, **query: object) -> str:
     """Return the URL of a campaign's launch page, or of a page below it."""
-    return campaign_url(name, *path, **query).replace("/campaigns/", "/launch/", 1)
+    return page_url("launch", name, *path, **query)
 
 
 @screen.get("/launch", role=AccessRole.SEND)

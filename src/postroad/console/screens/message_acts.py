@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated, Final
-from urllib.parse import urlencode
 
-from fastapi import Path, Query, Response
+from fastapi import Path, Response
 
 from postroad.app.undecided import Decision, decisions_for
 from postroad.console.authorise import CurrentVisit
-from postroad.console.confirm import Confirmation, Extent, FieldKind, FormField
+from postroad.console.confirm import Confirmation, Extent, FieldKind, FormField, reason_field
 from postroad.console.decisions import TEXTS, messages
 from postroad.console.forms import ConsoleForm
-from postroad.console.screens.undecided import MAX_REASON, decide_about, posted_decision, reason_field
+from postroad.console.page_url import page_url
+from postroad.console.screens.undecided import MAX_REASON, REASON_HINT, decide_about, posted_decision
 from postroad.console.screens.why import MAX_SUBJECT, SubjectText, screen
-from postroad.console.visit import Visit, local_path
+from postroad.console.visit import BackText, Visit, local_path, posted_back
 from postroad.errors import StateError
 from postroad.operations.touches import cancel_touches, reschedule_touches
 from postroad.settings import AccessRole
@@ -25,14 +25,11 @@ from postroad.touch_search import queue_of_touch
 
 MAX_DELAY: Final = timedelta(days=366)
 
-MAX_BACK: Final = 4_000
-
-BackText = Annotated[str, Query(max_length=MAX_BACK)]
 TouchId = Annotated[int, Path(ge=1, lt=2**63)]
 
 
 def _why_url(subject: str) -> str:
-    return f"/why?{urlencode({'q': subject})}"
+    return page_url("why", q=subject)
 
 
 async def _found(visit: Visit, touch: int) -> FoundTouch:
@@ -164,7 +161,7 @@ def _decision(
         back=back,
         extents=[_extent(found.id, text.extent)],
         effects=[f"It is to {found.address}, of campaign {found.campaign}, step {found.step}.", *text.effects],
-        fields=[reason_field(note, error)],
+        fields=[reason_field(note, error, REASON_HINT)],
         hidden={"decision": decision, "back": back},
         dangerous=text.dangerous,
     )
@@ -183,7 +180,7 @@ async def decide_one(visit: CurrentVisit, undecided: TouchId) -> Response:
     """Decide about one message."""
     form = await visit.form()
     note = form.text("note", max_characters=MAX_REASON, required=False)
-    back = local_path(form.raw("back")[:MAX_BACK] or _why_url(str(undecided)))
+    back = posted_back(form, _why_url(str(undecided)))
     decision = posted_decision(form)
     found = await _found(visit, undecided)
     state = _require_decision(found, decision)

@@ -15,6 +15,7 @@ from fastapi import Response
 from postroad.bounce.intake import BOUNCE_QUEUE
 from postroad.console.authorise import CurrentVisit
 from postroad.console.charts import NamedValues, TimeChart, time_chart
+from postroad.console.queue_reply import queue_reply
 from postroad.console.screen import NavSection, Screen
 from postroad.console.visit import Visit
 from postroad.delivery.job import MAIL_QUEUES
@@ -28,7 +29,6 @@ from postroad.store.traffic import MinuteTraffic
 
 screen = Screen(name="now", title="Now", path="/", section=NavSection.MAIL)
 
-QUEUE_WITHIN_S = 5.0
 MAX_GATES = 20
 HOURS = 24
 BUCKET_MINUTES = 10
@@ -179,13 +179,9 @@ def traffic_by_hour(minutes: Sequence[MinuteTraffic]) -> list[MinuteTraffic]:
 
 async def queues_view(visit: Visit) -> QueuesView:
     """Return the state of all queues. A server that does not reply is a problem on the page, not an error."""
-    try:
-        async with asyncio.timeout(QUEUE_WITHIN_S):
-            found = await asyncio.gather(*(_queue(visit, name) for name in (*MAIL_QUEUES, BOUNCE_QUEUE)))
-    except PostroadError as error:
-        return QueuesView(problem=error)
-    except TimeoutError:
-        return QueuesView(problem=PostroadError(f"the queue's server did not reply within {QUEUE_WITHIN_S:g} s"))
+    found = await queue_reply(asyncio.gather(*(_queue(visit, name) for name in (*MAIL_QUEUES, BOUNCE_QUEUE))))
+    if isinstance(found, PostroadError):
+        return QueuesView(problem=found)
     gates = sorted((gate for _, held, _ in found for gate in held), key=lambda gate: (-gate.lanes, gate.name))
     processes = sorted(
         (process for _, _, running in found for process in running),

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-from urllib.parse import urlencode
-
 import sqlalchemy as sa
-from fastapi import Query, Response
+from fastapi import Response
 
 from postroad.app.suppressions import (
     NewSuppressions,
@@ -17,8 +14,9 @@ from postroad.app.suppressions import (
 )
 from postroad.console.authorise import CurrentVisit
 from postroad.console.confirm import Confirmation, Extent, FormField
+from postroad.console.page_url import page_url
 from postroad.console.screen import NavSection, Screen
-from postroad.console.visit import Visit, local_path
+from postroad.console.visit import BackText, Visit, local_path, posted_back
 from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address_hash import is_hash
 from postroad.read_model import people
@@ -32,7 +30,6 @@ screen = Screen(name="people", title="People", path="/people", section=NavSectio
 
 MAX_ADDRESS_CHARACTERS = 320
 MAX_BY_CHARACTERS = 100
-MAX_BACK = 4_000
 SUPPRESSIONS = "/people/suppressions"
 
 TONES = {
@@ -104,9 +101,6 @@ async def suppressions(
     )
 
 
-BackText = Annotated[str, Query(max_length=MAX_BACK)]
-
-
 def _waiting_to(connection: sa.Connection, key: str) -> int | None:
     """Return the number of messages that wait for an address. None: the key is not that of one address."""
     if key.startswith("@") or is_hash(key):
@@ -116,7 +110,7 @@ def _waiting_to(connection: sa.Connection, key: str) -> int | None:
 
 async def _suppressing(visit: Visit, address: str, back: str, *, why: str = "", error: str = "") -> Confirmation:
     waiting = await visit.read(_waiting_to, _key(address))
-    href = f"/why?{urlencode({'q': address})}"
+    href = page_url("why", q=address)
     stopped = (
         [] if waiting is None else [Extent(count=waiting, label="messages to it wait, and are not sent", href=href)]
     )
@@ -144,7 +138,7 @@ async def suppress(visit: CurrentVisit) -> Response:
     """Suppress an address, a domain or a hash everywhere."""
     form = await visit.form()
     address, why = form.text("address", max_characters=MAX_ADDRESS_CHARACTERS), form.text("why", max_characters=200)
-    back = local_path(form.raw("back")[:MAX_BACK] or SUPPRESSIONS)
+    back = posted_back(form, SUPPRESSIONS)
     if "why" in form.errors:
         page = await _suppressing(visit, address, back, why=why, error=form.errors["why"])
         return visit.confirm(page, status=422)
@@ -172,7 +166,7 @@ async def lift(visit: CurrentVisit) -> Response:
     form = await visit.form()
     address = form.text("address", max_characters=MAX_ADDRESS_CHARACTERS)
     why = form.text("why", max_characters=200)
-    back = local_path(form.raw("back")[:MAX_BACK] or SUPPRESSIONS)
+    back = posted_back(form, SUPPRESSIONS)
     if form.errors:
         found, _ = await visit.read(suppressions_with_keys, stored_keys(visit.parts.context, [_key(address)]))
         return visit.confirm(_lifting(address, len(found), back, why=why, error=form.errors.get("why", "")), status=422)

@@ -11,7 +11,7 @@ from fastapi import Query, Response
 
 from postroad.app.gate_acts import resume_gate
 from postroad.console.authorise import CurrentVisit
-from postroad.console.confirm import Confirmation, Extent, FormField
+from postroad.console.confirm import Confirmation, Extent, reason_field
 from postroad.console.receiver_view import (
     OUTCOME_TONES,
     is_paused,
@@ -207,14 +207,8 @@ async def _undoing(visit: Visit, gate: str, note: str = "", error: str = "") -> 
         back=receivers_url(),
         extents=extents,
         effects=effects,
-        fields=[_reason(note, error)],
+        fields=[reason_field(note, error)],
         hidden={"gate": gate},
-    )
-
-
-def _reason(value: str, error: str) -> FormField:
-    return FormField(
-        name="note", label="Reason", value=value, error=error, hint="It is kept in the audit log.", required=False
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated, Final
-from urllib.parse import urlencode
 
 import sqlalchemy as sa
 from fastapi import Query, Response
@@ -13,6 +12,7 @@ from postroad.app.suppressions import stored_keys
 from postroad.bounce.classify import BounceClass
 from postroad.console.authorise import CurrentVisit
 from postroad.console.campaign_view import TOUCH_TONES, BarPart, campaign_url
+from postroad.console.page_url import page_url
 from postroad.console.screen import NavSection, Screen
 from postroad.console.visit import Visit
 from postroad.errors import StateError, UsageError
@@ -53,8 +53,7 @@ Cursor = Annotated[str | None, Query(max_length=300)]
 
 def mails_url(verdict: str, days: int, rule: str | None = None) -> str:
     """Return the URL of the list of the mails of a verdict, or of a verdict and a rule."""
-    query = {"verdict": verdict, "days": days, **({} if rule is None else {"rule": rule})}
-    return f"/returned/mails?{urlencode(query)}"
+    return page_url("returned", "mails", verdict=verdict, days=days, rule=rule)
 
 
 @screen.get("/returned", role=AccessRole.VIEW)
@@ -127,9 +126,7 @@ async def mail(visit: CurrentVisit, digest: str) -> Response:
         suppressions=await _suppressions(visit, found),
         touch_tones=TOUCH_TONES,
         url_of=campaign_url,
-        act_url=lambda act, address: (
-            f"/people/suppressions/{act}?{urlencode({'address': address, 'back': visit.here})}"
-        ),
+        act_url=lambda act, address: page_url("people", "suppressions", act, address=address, back=visit.here),
     )
 
 

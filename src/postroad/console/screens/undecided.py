@@ -15,9 +15,10 @@ from fastapi import Query, Response
 from postroad.app.undecided import Decision, decide, decisions_for
 from postroad.console.authorise import CurrentVisit
 from postroad.console.campaign_view import TOUCH_TONES, campaign_url
-from postroad.console.confirm import Confirmation, Extent, FormField
+from postroad.console.confirm import Confirmation, Extent, reason_field
 from postroad.console.decisions import TEXTS, cause_decisions, message_decisions, messages, rows_url
 from postroad.console.forms import ConsoleForm
+from postroad.console.queue_reply import queue_reply
 from postroad.console.screen import NavSection, Screen
 from postroad.console.visit import Visit
 from postroad.delivery.job import MAIL_QUEUES, job_id, touch_of
@@ -36,7 +37,7 @@ MAX_OF_ACT: Final = MAX_LIMIT
 """Messages that one act decides about."""
 MAX_JOBS: Final = 200
 MAX_REASON: Final = 300
-QUEUE_WITHIN_S: Final = 5.0
+REASON_HINT: Final = "How it is known. It is kept in the audit log."
 
 CauseText = Annotated[str, Query(max_length=200)]
 Cursor = Annotated[str | None, Query(max_length=200)]
@@ -68,14 +69,12 @@ async def undecided(visit: CurrentVisit) -> Response:
 
 
 async def _uncertain_counts(visit: Visit) -> UncertainCounts:
-    try:
-        async with asyncio.timeout(QUEUE_WITHIN_S):
-            found = {name: (await (await visit.parts.queue(name)).stats()).uncertain for name in MAIL_QUEUES}
-    except PostroadError as error:
-        return UncertainCounts(jobs={}, problem=error)
-    except TimeoutError:
-        return UncertainCounts(jobs={}, problem=PostroadError("the queue's server did not reply in time"))
-    return UncertainCounts(jobs={name: jobs for name, jobs in found.items() if jobs})
+    async def ask() -> UncertainCounts:
+        found = {name: (await (await visit.parts.queue(name)).stats()).uncertain for name in MAIL_QUEUES}
+        return UncertainCounts(jobs={name: jobs for name, jobs in found.items() if jobs})
+
+    found = await queue_reply(ask())
+    return UncertainCounts(jobs={}, problem=found) if isinstance(found, PostroadError) else found
 
 
 @screen.get("/undecided/messages", role=AccessRole.VIEW)
@@ -165,16 +164,10 @@ async def _confirmation(
         back=rows_url(state, cause),
         extents=[Extent(count=now, label=text.extent, href=rows_url(state, cause))],
         effects=effects,
-        fields=[reason_field(note, error)],
+        fields=[reason_field(note, error, REASON_HINT)],
         hidden=hidden,
         dangerous=text.dangerous,
     )
-
-
-def reason_field(value: str = "", error: str = "") -> FormField:
-    """Return the field for the reason of an act."""
-    hint = "How it is known. It is kept in the audit log."
-    return FormField(name="note", label="Reason", value=value, error=error, hint=hint, required=False)
 
 
 def _require_decision(state: TouchState, decision: Decision) -> None:
