@@ -12,13 +12,14 @@ from tempfile import TemporaryDirectory
 from msgspec import Struct
 
 from benchmarks import bounded_ledger, bounded_scripts
-from benchmarks.bounded_ledger import ROWS_OF_THE_CALLER, growing, write_sites
+from benchmarks.bounded_ledger import growing
 from benchmarks.bounded_scripts import STEP_COMMANDS, ScriptCost
 from benchmarks.contestants import DidNotRun
 from benchmarks.databases import POSTGRESQL, SQLITE, make_empty, running_postgresql
 from benchmarks.figures import Figure, Measure, alone
 from benchmarks.server import Server
 from benchmarks.transactions import Transaction
+from benchmarks.write_sites import ROWS_OF_THE_CALLER, write_sites
 from postroad.store import migrate
 from postroad.store.engine import open_engine
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from benchmarks.bounded_ledger import GROWS_BY_READING, ROWS_OF_THE_CALLER, growing, measure, write_sites
+from benchmarks.bounded_ledger import GROWS_BY_READING, growing, measure
+from benchmarks.write_sites import ROWS_OF_THE_CALLER, write_sites
 from postroad.store import migrate
 from postroad.store.engine import open_engine
 

@@ -20,14 +20,15 @@ from postroad.api.routes import (
     campaign_reports,
     campaigns,
     deliveries,
+    gates,
     launches,
     message_acts,
     messages,
-    operations,
     recipients,
     shaping,
     suppressions,
     undecided,
+    warmup,
 )
 from postroad.settings import AccessRole
 
@@ -43,8 +44,9 @@ ROUTERS: Final = (
     campaign_reports.router,
     launches.router,
     deliveries.router,
-    operations.router,
+    gates.router,
     shaping.router,
+    warmup.router,
     undecided.router,
 )
 

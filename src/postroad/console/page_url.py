@@ -10,7 +10,7 @@ def page_url(*path: object, **query: object) -> str:
 
     Args:
         path: Its parts. Each is quoted.
-        query: Query parameters. One that is None is left out.
+        query: Query parameters. None leaves one out.
 
     Returns:
         Path and query.

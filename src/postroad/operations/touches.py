@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -13,7 +14,27 @@ from postroad.delivery.job import job_id, parse_touch_id
 from postroad.errors import StateError
 from postroad.queue import Done, JobState, Queue
 from postroad.store.engine import write
+from postroad.store.ledger import TouchState
+from postroad.store.touch_lookup import FoundTouch
 from postroad.store.touches import ending, sending
+
+MAX_DELAY: Final = timedelta(days=366)
+"""A message may be rescheduled to a time so far from now."""
+
+
+def require_waiting(touch: FoundTouch) -> None:
+    """Check that a touch waits, so that it can be cancelled or rescheduled.
+
+    Args:
+        touch: The touch.
+
+    Raises:
+        StateError: It has ended, or is on the wire.
+    """
+    if touch.state.ended or touch.state is TouchState.SENDING:
+        raise StateError(
+            f"message {touch.id} is {touch.state}", remedy="Only a message that waits can be cancelled or rescheduled."
+        )
 
 
 async def cancel_touches(engine: sa.Engine, queue: Queue, ids: Sequence[str], now: datetime) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from postroad.errors import ConfigError
+from postroad.errors import ConfigError, unknown_name
 from postroad.mail.address import ascii_domain
 from postroad.settings import SenderSettings, Settings, WarmupSettings
 
@@ -90,6 +90,26 @@ def group_by_senders(warming: Iterable[WarmingIdentity]) -> list[list[WarmingIde
     for identity in warming:
         by_senders[identity.senders].append(identity)
     return list(by_senders.values())
+
+
+def group_of(warming: Sequence[WarmingIdentity], name: str) -> list[WarmingIdentity]:
+    """Return an identity with those that share its senders, and so its gate.
+
+    Args:
+        warming: All identities that warm up.
+        name: Name of the identity.
+
+    Returns:
+        The group.
+
+    Raises:
+        StateError: No identity of this name warms up.
+    """
+    for group in group_by_senders(warming):
+        if any(identity.name == name for identity in group):
+            return group
+    fault = unknown_name("identity that warms up", name, [identity.name for identity in warming])
+    raise fault
 
 
 def identities_by_sender(settings: Settings) -> dict[str, tuple[str, ...]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Final
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -13,15 +12,12 @@ from postroad.api.fields import WITH_BODY, Answer, CallerParameter, Input, Input
 from postroad.api.problems import ProblemKind, invalid
 from postroad.delivery.job import job_id
 from postroad.errors import StateError
-from postroad.operations.touches import cancel_touches, reschedule_touches
+from postroad.operations.touches import MAX_DELAY, cancel_touches, require_waiting, reschedule_touches
 from postroad.settings import AccessRole
-from postroad.store.ledger import TouchState
 from postroad.store.touch_lookup import FoundTouch
 from postroad.touch_search import find_touches, queue_of_touch
 
 router = APIRouter(route_class=ApiRoute, tags=["messages"])
-
-MAX_DELAY: Final = timedelta(days=366)
 
 
 class MessageCancelled(Answer):
@@ -85,8 +81,5 @@ async def _waiting(caller: Caller, touch_id: int) -> FoundTouch:
     if not found:
         raise StateError(f"there is no message {touch_id}", remedy="Its retention may be over.", missing=True)
     [touch] = found
-    if touch.state.ended or touch.state is TouchState.SENDING:
-        raise StateError(
-            f"message {touch_id} is {touch.state}", remedy="Only a message that waits can be cancelled or rescheduled."
-        )
+    require_waiting(touch)
     return touch

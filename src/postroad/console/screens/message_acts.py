@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import Path, Response
 
@@ -17,13 +17,11 @@ from postroad.console.screens.undecided import MAX_REASON, REASON_HINT, decide_a
 from postroad.console.screens.why import MAX_SUBJECT, SubjectText, screen
 from postroad.console.visit import BackText, Visit, local_path, posted_back
 from postroad.errors import StateError
-from postroad.operations.touches import cancel_touches, reschedule_touches
+from postroad.operations.touches import MAX_DELAY, cancel_touches, require_waiting, reschedule_touches
 from postroad.settings import AccessRole
 from postroad.store.ledger import TouchState
 from postroad.store.touch_lookup import FoundTouch, touch_by_id
 from postroad.touch_search import queue_of_touch
-
-MAX_DELAY: Final = timedelta(days=366)
 
 TouchId = Annotated[int, Path(ge=1, lt=2**63)]
 
@@ -71,11 +69,7 @@ async def cancel(visit: CurrentVisit, touch: TouchId) -> Response:
     """Cancel one message that is not on the wire."""
     subject = _subject(await visit.form(), touch)
     found = await _found(visit, touch)
-    if found.state.ended or found.state is TouchState.SENDING:
-        raise StateError(
-            f"message {touch} is {found.state}, so it cannot be cancelled",
-            remedy="Only a message that waits can be cancelled.",
-        )
+    require_waiting(found)
     queue = await visit.parts.queue(queue_of_touch(found))
     async with visit.act("message.cancel", str(touch), note=found.address) as act:
         act.count = await cancel_touches(visit.parts.engine, queue, [str(touch)], visit.parts.now())

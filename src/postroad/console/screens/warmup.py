@@ -23,7 +23,7 @@ from postroad.read_model.warmups import WarmupCurve, warmups
 from postroad.settings import AccessRole
 from postroad.warmup.caps import providers
 from postroad.warmup.day import day_of
-from postroad.warmup.identity import WarmingIdentity, group_by_senders, identities
+from postroad.warmup.identity import WarmingIdentity, group_of, identities
 from postroad.warmup.plan import MAX_CAP, plan_for
 from postroad.warmup.simulate import SimulatedDay
 
@@ -88,10 +88,7 @@ def _decisions(found: WarmupCurve, after: str | None) -> Page[SimulatedDay]:
 
 async def _curve(visit: Visit, identity: str, provider: str) -> tuple[WarmingIdentity, WarmupCurve | None]:
     """Return an identity and its curve at a provider. None: nothing is decided there yet."""
-    warming = identities(visit.parts.settings)
-    chosen = next((each for each in warming if each.name == identity), None)
-    if chosen is None:
-        raise unknown_name("identity that warms up", identity, [each.name for each in warming])
+    chosen = next(each for each in _group(visit, identity) if each.name == identity)
     found = await visit.read(warmups, [chosen], visit.parts.now())
     of_provider = next((each for each in found if each.status.provider == provider), None)
     if of_provider is None and provider not in providers():
@@ -99,15 +96,14 @@ async def _curve(visit: Visit, identity: str, provider: str) -> tuple[WarmingIde
     return chosen, of_provider
 
 
-def _group(visit: Visit, identity: WarmingIdentity) -> Sequence[WarmingIdentity]:
-    """Return the identities that share the gate of an identity: those with the same senders."""
-    groups = group_by_senders(identities(visit.parts.settings))
-    return next(group for group in groups if any(each.name == identity.name for each in group))
+def _group(visit: Visit, identity: str) -> Sequence[WarmingIdentity]:
+    """Return an identity with those that share its gate."""
+    return group_of(identities(visit.parts.settings), identity)
 
 
 async def _overriding(visit: Visit, identity: str, provider: str, form: ConsoleForm | None = None) -> Confirmation:
     warming, found = await _curve(visit, identity, provider)
-    group = _group(visit, warming)
+    group = _group(visit, identity)
     gates = await queue_gates(visit)
     state = gates.states.get(str(GateName.warmup(provider, group[0].name)))
     cap = found.status.today.cap if found is not None else plan_for(warming.warmup, provider).first
@@ -170,11 +166,11 @@ async def override(visit: CurrentVisit) -> Response:
     identity = form.text("identity", max_characters=320)
     provider = form.text("provider", max_characters=100)
     cap, why = _cap(form), form.text("why", max_characters=MAX_REASON)
-    warming, _ = await _curve(visit, identity, provider)
+    await _curve(visit, identity, provider)  # Both exist.
     if form.errors:
         return visit.confirm(await _overriding(visit, identity, provider, form), status=422)
     await visit.parts.queue()  # A page starts no server.
-    group = _group(visit, warming)
+    group = _group(visit, identity)
     by = f"{visit.user.user} in the console"
     async with visit.act("warmup.override", f"{identity} at {provider}", count=len(group), note=f"{cap:,}: {why}"):
         await override_caps(visit.parts.context, group, provider, cap, by=by, why=why)
