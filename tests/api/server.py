@@ -11,10 +11,9 @@ from typing import Any
 
 import httpx
 import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.routing import Mount, Router
 
-from postroad.api.app import MOUNT_PATH, create_api
+from postroad.api.app import MOUNT_PATH, answer_no_path, create_api
 from postroad.api.parts import ApiParts
 from postroad.app.api_keys import create_key
 from postroad.settings import AccessRole
@@ -64,6 +63,7 @@ async def served(app: Any) -> AsyncIterator[str]:
 @asynccontextmanager
 async def an_api_server(installation: Installation) -> AsyncIterator[ApiServer]:
     """Serve the API of an installation at its path."""
-    app = Starlette(routes=[Mount(MOUNT_PATH, create_api(ApiParts.of(installation.context)))])
+    api = Mount(MOUNT_PATH, create_api(ApiParts.of(installation.context)))
+    app = Router(routes=[api], default=answer_no_path)
     async with served(app) as url:
         yield ApiServer(installation, url)

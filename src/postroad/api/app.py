@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from postroad.api.access import ApiRoute, needs
 from postroad.api.fields import CallerParameter
 from postroad.api.parts import ApiParts
-from postroad.api.problems import FieldProblem, Problem, add_handlers
+from postroad.api.problems import FieldProblem, Problem, ProblemError, ProblemKind, add_handlers
 from postroad.api.routes import (
     campaign_acts,
     campaign_files,
@@ -60,6 +60,11 @@ _DESCRIPTION: Final = (
 def create_api(parts: ApiParts) -> ASGIApp:
     """Return the application of the API."""
     return RateLimitHeaders(create_routes(parts))
+
+
+async def answer_no_path(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a path that the mount of the API does not take, such as one with a line break."""
+    await ProblemError(ProblemKind.NOT_FOUND, "there is no such path").response()(scope, receive, send)
 
 
 def create_routes(parts: ApiParts | None = None) -> FastAPI:

@@ -16,9 +16,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from postroad.api.app import MOUNT_PATH, create_api
+from postroad.api.app import MOUNT_PATH, answer_no_path, create_api
 from postroad.api.parts import ApiParts
-from postroad.api.problems import ProblemError, ProblemKind
 from postroad.console.authorise import RoleRequiredError, SignInRequiredError, authorise
 from postroad.console.guard import API_PREFIX, HEALTH_PATH, Guard
 from postroad.console.parts import ConsoleParts
@@ -44,10 +43,8 @@ def create_app(parts: ConsoleParts, screens: Sequence[Screen] = SCREENS) -> ASGI
 
 async def _answer_no_route(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a path that no route takes, such as one with a line break: a problem for programs, a text for others."""
-    response: Response = PlainTextResponse("There is no such page.\n", 404)
-    if scope["path"].startswith(API_PREFIX):
-        response = ProblemError(ProblemKind.NOT_FOUND, "there is no such path").response()
-    await response(scope, receive, send)
+    page = PlainTextResponse("There is no such page.\n", 404)
+    await (answer_no_path if scope["path"].startswith(API_PREFIX) else page)(scope, receive, send)
 
 
 def create_routes(parts: ConsoleParts, screens: Sequence[Screen] = SCREENS) -> FastAPI:
