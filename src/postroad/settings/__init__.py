@@ -1,7 +1,8 @@
 """Loads the settings from postroad.toml and from environment variables, which take precedence.
 
 Every field can be set by an environment variable: ``POSTROAD_`` and its name, with two underscores between levels
-(``POSTROAD_ROUTES__RELAY__PASSWORD``). Secrets belong in the environment, not in the file.
+(``POSTROAD_ROUTES__RELAY__PASSWORD``). Secrets belong in the environment, or in files that it names
+(``POSTROAD_ROUTES__RELAY__PASSWORD_FILE``), not in postroad.toml.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from postroad.settings.routes import (
     TimeoutSettings,
     TlsMode,
 )
+from postroad.settings.secret_files import EnvironmentSource
 from postroad.settings.sender import SenderSettings
 from postroad.settings.types import (
     MAX_DURATION_MS,
@@ -216,7 +218,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # The file's content arrives as the init values, so the environment goes first.
-        return env_settings, init_settings
+        return EnvironmentSource(settings_cls), init_settings
 
     @classmethod
     def load(cls, path: Path | None = None) -> Self:
@@ -271,7 +273,7 @@ class Settings(BaseSettings):
             if queue.shards is not None:
                 log.warning(
                     "%s: queues.%s.shards is deprecated and has no effect. Remove it: the next release rejects it.",
-                    source_of(path, text, ["queues", name, "shards"]),
+                    source_of(type(self), path, text, ["queues", name, "shards"]),
                     name,
                 )
 
@@ -281,13 +283,13 @@ class Settings(BaseSettings):
                 known = ", ".join(sorted(self.routes)) or "none"
                 raise ConfigError(
                     f"there is no route named {sender.route!r} (known: {known})",
-                    where=f"{source_of(path, text, ['senders', name, 'route'])}, senders.{name}.route",
+                    where=f"{source_of(type(self), path, text, ['senders', name, 'route'])}, senders.{name}.route",
                     remedy=f"Add a section [routes.{sender.route}], or name an existing route.",
                 )
         for name, other, identity in conflicting_plans(self.senders):
             raise ConfigError(
                 f"it differs from that of senders.{other}, but both send as {identity}, which has one warmup plan",
-                where=f"{source_of(path, text, ['senders', name, 'warmup'])}, senders.{name}.warmup",
+                where=f"{source_of(type(self), path, text, ['senders', name, 'warmup'])}, senders.{name}.warmup",
                 remedy="Use the same settings for both, or different domains and source addresses.",
             )
 

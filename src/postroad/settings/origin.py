@@ -14,8 +14,8 @@ from pydantic_settings import SettingsError
 
 from postroad.errors import ConfigError, did_you_mean, near_names
 from postroad.field_faults import FieldFault, combined_error, field_faults
+from postroad.settings.secret_files import PREFIX, secret_of_file_variable
 
-PREFIX: Final = "POSTROAD_"
 MIN_SECRET: Final = 6
 """Shortest value, in characters, that is removed from a message without quotes. A shorter one may be a common word."""
 
@@ -36,7 +36,7 @@ def settings_error(error: ValidationError, model: type[BaseModel], path: Path | 
     faults = field_faults(error, model, kind="setting", top="postroad.toml")
     for fault in sorted(faults, key=lambda fault: (not fault.unknown, line_of_key(text, list(map(str, fault.keys))))):
         keys = [str(key) for key in fault.keys]
-        variable = _variable_of(text, keys)
+        variable = _variable_of(model, text, keys)
         message, hint = str(fault), fault.hint
         if variable is not None:
             message = _without_value(message, fault)
@@ -45,9 +45,9 @@ def settings_error(error: ValidationError, model: type[BaseModel], path: Path | 
     return combined_error(described, "docs/reference/settings.md lists every setting.")
 
 
-def source_of(path: Path | None, text: str, keys: Sequence[str]) -> str:
+def source_of(model: type[BaseModel], path: Path | None, text: str, keys: Sequence[str]) -> str:
     """Return the variable that sets a value or a section around it, or else its line of the file."""
-    return _variable_of(text, keys) or _line(path, text, keys)
+    return _variable_of(model, text, keys) or _line(path, text, keys)
 
 
 def line_of_key(text: str, keys: Sequence[str]) -> int:
@@ -86,6 +86,8 @@ def unknown_variables(model: type[BaseModel], others: Sequence[str]) -> Iterator
         top, delimiter, rest = variable.upper().removeprefix(PREFIX).partition("__")
         if not variable.upper().startswith(PREFIX) or top in tops or variable in others:
             continue
+        if secret_of_file_variable(model, variable) is not None:
+            continue
         near = [f"{name}{delimiter}{rest}" for name in near_names(top, tops)]
         near = near or near_names(variable.upper().removeprefix(PREFIX), nested)
         yield variable, did_you_mean([f"{PREFIX}{name}" for name in near[:1]])
@@ -111,9 +113,9 @@ def _line(path: Path | None, text: str, keys: Sequence[str]) -> str:
     return f"{path}, line {line_of_key(text, keys)}" if path is not None else PREFIX + "__".join(keys).upper()
 
 
-def _variable_of(text: str, keys: Sequence[str]) -> str | None:
+def _variable_of(model: type[BaseModel], text: str, keys: Sequence[str]) -> str | None:
     """Return the variable that sets a key, that contains it as JSON, or that alone creates the section around it."""
-    given = {name.upper(): name for name in os.environ}
+    given = {secret_of_file_variable(model, name) or name.upper(): name for name in os.environ}
     names = [PREFIX + "__".join(keys[:depth]).upper() for depth in range(len(keys), 0, -1)]
     for name in names:
         if name in given:
