@@ -85,6 +85,21 @@ class PostgresqlServer:
             self._process.wait(timeout=_START_S)
             self._process = None
 
+    def freeze(self) -> None:
+        """Stop all processes of the server, which keeps its connections and answers none, until `thaw`."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        main = self._process.pid
+        # The first starts no other process once it is stopped.
+        os.kill(main, number)
+        for child in Path(f"/proc/{main}/task/{main}/children").read_text().split():
+            os.kill(int(child), number)
+
     def _answers(self) -> bool:
         try:
             self._execute("SELECT 1")

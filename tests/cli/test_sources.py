@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from postroad.cli.bounce import watch_all
-from postroad.cli.worker import MetricsAt
+from postroad.cli.options import MetricsAt
 from postroad.embedded import stop_redis
 from postroad.settings import CONFIG_VARIABLE, Settings
 from tests.bounce import mails

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from postroad.clock import Clock, SystemClock
+from postroad.errors import UnavailableError
 from postroad.mail.address_hash import AddressHashes
 from postroad.mail.token import TokenSigner
 from postroad.secret_file import read_or_make_secret, read_secret
@@ -136,6 +137,20 @@ class AppContext:
                 )
             )
         return self._queues[name]
+
+    async def running_queue(self, name: str) -> Queue:
+        """Return a queue as `queue` does, without starting the embedded server.
+
+        Raises:
+            UnavailableError: The queue's server does not run or does not reply.
+        """
+        from postroad.embedded import redis_running
+
+        if self.settings.redis_url is None and not await asyncio.to_thread(redis_running, self.settings.state_dir):
+            raise UnavailableError(
+                "the queue's server is not running", remedy="Start a worker, or everything with `postroad up`."
+            )
+        return await self.queue(name)
 
     def gates(
         self, queue: Queue, limits: QueueSettings | None = None, *, starting: bool = False, releasing: bool = False

@@ -29,6 +29,7 @@ async def run_recorder(
     stop: asyncio.Event,
     *,
     background: Sequence[Callable[[], Coroutine[object, object, None]]] = (),
+    ready: Callable[[], None] = lambda: None,
 ) -> int:
     """Record what the queues of mail report, check cohorts, and feed the endpoints of webhooks, until it is stopped.
 
@@ -37,6 +38,7 @@ async def run_recorder(
         name: Name among the recorders. One that starts under the name of another continues its work.
         stop: Ends it; what was read is recorded first.
         background: Further endless work of the process. It is started with the recorders and cancelled at the end.
+        ready: Called once the recorders read.
 
     Returns:
         How many events were recorded.
@@ -66,6 +68,7 @@ async def run_recorder(
         async with asyncio.TaskGroup() as group:
             for recorder in recorders:
                 group.create_task(recorder.run(stop))
+            ready()
     finally:
         for task in endless:
             task.cancel()

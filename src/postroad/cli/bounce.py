@@ -25,10 +25,10 @@ from postroad.bounce.sources.source import PollResult
 from postroad.bounce.sources.watch import watch
 from postroad.cli.bounce_classify import classify_command
 from postroad.cli.context import with_context
-from postroad.cli.options import parse_duration_option_ms
+from postroad.cli.options import MetricsAt, MetricsHost, MetricsPort, parse_duration_option_ms
 from postroad.cli.output import JsonOption, print_error, print_json, print_line, print_table
-from postroad.cli.signals import start_logging, stop_on_signals
-from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_context
+from postroad.cli.role_process import open_role
+from postroad.cli.signals import STOP_WITHIN_S, start_logging, stop_on_signals
 from postroad.errors import PostroadError, UsageError, unknown_name
 from postroad.mail.token import TokenSigner
 from postroad.printable import counted
@@ -120,7 +120,7 @@ def watch_(
     start_logging(settings)
 
     async def work() -> None:
-        await watch_all(settings, sources, MetricsAt(metrics_host, metrics_port), stop_on_signals())
+        await watch_all(settings, sources, MetricsAt(metrics_host, metrics_port), stop_on_signals(STOP_WITHIN_S))
 
     asyncio.run(work())
 
@@ -130,13 +130,15 @@ async def watch_all(
 ) -> None:
     """Watch sources concurrently until SIGTERM, and serve metrics if a port is given."""
     async with (
-        measured_context(settings, BOUNCE_QUEUE, at, role=Role.BOUNCE_WATCH) as (context, queue),
+        open_role(settings, Role.BOUNCE_WATCH, BOUNCE_QUEUE, at, stop) as process,
         asyncio.TaskGroup() as group,
     ):
-        intake = Intake(engine=context.engine, queue=queue, clock=context.clock)
+        context = process.context
+        intake = Intake(engine=context.engine, queue=await process.open_queue(), clock=context.clock)
         on_poll = SourceMetrics(context.metrics.registry, sources).record if context.metrics is not None else None
         for name, source in sources.items():
             group.create_task(watch(name, source, intake.submit, clock=context.clock, stop=stop, on_poll=on_poll))
+        process.ready()
         log.info("watching %s", ", ".join(sources))
     log.info("no longer watching")
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from postroad.cli.options import MetricsAt, MetricsHost, MetricsPort
 from postroad.cli.output import JsonOption, ask_secret, print_json, print_line, print_table
 from postroad.errors import UsageError
 from postroad.settings import AccessRole, Settings
@@ -34,6 +35,8 @@ def console(
     port: Annotated[
         int | None, typer.Option(help="Port to listen at, 0: a free one; unset: console.port.", min=0, max=65535)
     ] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Serve the web console until SIGTERM: what is sent, what became of it, and what needs a person.
 
@@ -41,34 +44,39 @@ def console(
     passwords, OpenID Connect, or a proxy's header. `postroad console link` prints a link that signs in once.
     """
     if context.invoked_subcommand is not None:
-        if host is not None or port is not None:
-            raise UsageError("--host and --port belong to `postroad console` without a command")
+        if host is not None or port is not None or metrics_port is not None:
+            raise UsageError("--host, --port and --metrics-port belong to `postroad console` without a command")
         return
     from postroad.cli.signals import start_logging
 
     settings = Settings.load()
     start_logging(settings)
-    asyncio.run(_serve(settings, host or settings.console.host, settings.console.port if port is None else port))
+    port = settings.console.port if port is None else port
+    asyncio.run(_serve(settings, host or settings.console.host, port, MetricsAt(metrics_host, metrics_port)))
 
 
-async def _serve(settings: Settings, host: str, port: int) -> None:
-    from postroad.app.context import Role, open_context
-    from postroad.cli.signals import stop_on_signals
+async def _serve(settings: Settings, host: str, port: int, metrics: MetricsAt) -> None:
+    from postroad.app.context import Role
+    from postroad.app.readiness import WITHOUT_REDIS
+    from postroad.cli.role_process import open_role
+    from postroad.cli.signals import STOP_WITHIN_S, stop_on_signals
     from postroad.console.app import create_app
     from postroad.console.serve import connection_limiter, open_parts, require_sign_in
-    from postroad.queue import beating, this_process
+    from postroad.delivery.job import SEND_QUEUE
     from postroad.web.serve import serving
 
-    stop = stop_on_signals()
+    stop = stop_on_signals(STOP_WITHIN_S)
     settings = settings.model_copy(update={"console": settings.console.model_copy(update={"host": host})})
-    async with open_context(settings) as context, open_parts(context) as parts:
-        await asyncio.to_thread(require_sign_in, context.engine, settings.console, host)
+    async with (
+        open_role(settings, Role.CONSOLE, SEND_QUEUE, metrics, stop, required=WITHOUT_REDIS) as process,
+        open_parts(process.context) as parts,
+    ):
+        await asyncio.to_thread(require_sign_in, parts.engine, settings.console, host)
         watching = asyncio.create_task(parts.findings.watch())
         try:
-            async with (
-                serving(create_app(parts), host, port, connection_limiter(settings.console), section="console") as at,
-                beating(parts.queue, this_process(Role.CONSOLE)),
-            ):
+            limiter = connection_limiter(settings.console)
+            async with serving(create_app(parts), host, port, limiter, section="console") as at:
+                process.ready()
                 log.info("the console listens at http://%s:%d", f"[{host}]" if ":" in host else host, at)
                 await stop.wait()
         finally:

@@ -14,8 +14,9 @@ from postroad.bounce.intake import BOUNCE_QUEUE, Intake
 from postroad.bounce.sources.listener import listen
 from postroad.bounce.sources.metrics import InboundMetrics
 from postroad.bounce.sources.recipient_policy import RecipientPolicy
-from postroad.cli.signals import start_logging, stop_on_signals
-from postroad.cli.worker import MetricsAt, MetricsHost, MetricsPort, measured_context
+from postroad.cli.options import MetricsAt, MetricsHost, MetricsPort
+from postroad.cli.role_process import open_role
+from postroad.cli.signals import STOP_WITHIN_S, start_logging, stop_on_signals
 from postroad.errors import ConfigError
 from postroad.settings import REPLY_TOKEN, InboundSettings, Settings
 
@@ -53,9 +54,10 @@ def inbound(
 
 
 async def _take_in(settings: Settings, at: MetricsAt) -> None:
-    stop = stop_on_signals()
-    async with measured_context(settings, BOUNCE_QUEUE, at, role=Role.INBOUND) as (context, queue):
-        intake = Intake(engine=context.engine, queue=queue, clock=context.clock)
+    stop = stop_on_signals(STOP_WITHIN_S)
+    async with open_role(settings, Role.INBOUND, BOUNCE_QUEUE, at, stop) as process:
+        context = process.context
+        intake = Intake(engine=context.engine, queue=await process.open_queue(), clock=context.clock)
         recipient_policy = recipient_policy_of(context)
         async with listen(
             settings.inbound,
@@ -65,6 +67,7 @@ async def _take_in(settings: Settings, at: MetricsAt) -> None:
             clock=context.clock,
             metrics=InboundMetrics(context.metrics.registry) if context.metrics is not None else None,
         ) as listening:
+            process.ready()
             domains = ", ".join(sorted(recipient_policy.domains)) or "no domain: no sender has a bounce_domain"
             log.info("inbound listens at %s for %s", ", ".join(listening.addresses), domains)
             await stop.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -80,3 +80,16 @@ def parse_personas(text: str) -> dict[str, float]:
 
 def at(ms: int | None) -> datetime | None:
     return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+
+
+MetricsPort = Annotated[
+    int | None, typer.Option(help="Serve /metrics, /livez and /readyz at this port; unset: none.", min=0, max=65535)
+]
+MetricsHost = Annotated[str, typer.Option(help="Address that they are served at; 0.0.0.0: every one.")]
+
+
+class MetricsAt(NamedTuple):
+    """Where metrics and health are served; port None: nowhere."""
+
+    host: str
+    port: int | None

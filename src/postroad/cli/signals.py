@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 
 from postroad.printable import PrintableFormatter
 from postroad.settings import Settings
@@ -13,8 +14,20 @@ from postroad.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def stop_on_signals() -> asyncio.Event:
-    """Event that the first SIGTERM or SIGINT sets. The second ends the process at once."""
+STOP_WITHIN_S = 25.0
+"""Longest time from SIGTERM to the exit of every role but a worker. Service managers wait longer before they kill."""
+
+
+def stop_on_signals(within_s: float | None = None) -> asyncio.Event:
+    """Return an event that the first SIGTERM or SIGINT sets. The second ends the process at once.
+
+    Args:
+        within_s: Time after the first signal after which the process exits with status 1, even if its event loop or a
+            thread waits for a server that does not answer. None: it may take any time.
+
+    Returns:
+        The event.
+    """
     stop = asyncio.Event()
 
     def handle(number: int) -> None:
@@ -22,11 +35,20 @@ def stop_on_signals() -> asyncio.Event:
             os._exit(128 + number)
         log.info("stopping: what is under way finishes, the rest is given back; a second signal exits at once")
         stop.set()
+        if within_s is not None:
+            deadline = threading.Timer(within_s, _exit_late, [within_s])
+            deadline.daemon = True
+            deadline.start()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, handle, number)
     return stop
+
+
+def _exit_late(within_s: float) -> None:
+    log.error("not stopped within %g s: a server does not answer. The process exits now", within_s)
+    os._exit(1)
 
 
 def start_logging(settings: Settings) -> None:

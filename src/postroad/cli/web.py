@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from postroad.app.context import Role, open_context
+from postroad.app.context import Role
+from postroad.app.readiness import WITHOUT_REDIS
 from postroad.bounce.intake import BOUNCE_QUEUE, Intake
-from postroad.cli.signals import start_logging, stop_on_signals
+from postroad.cli.options import MetricsAt, MetricsHost, MetricsPort
+from postroad.cli.role_process import open_role
+from postroad.cli.signals import STOP_WITHIN_S, start_logging, stop_on_signals
 from postroad.delivery.job import SEND_QUEUE
-from postroad.embedded import redis_running
-from postroad.errors import UnavailableError
 from postroad.fetch import BoundedClient
-from postroad.queue import Queue, beating, this_process
 from postroad.settings import Settings
 from postroad.web.app import create_app
 from postroad.web.connections import limiter_of
@@ -31,6 +31,8 @@ def web(
     port: Annotated[
         int | None, typer.Option(help="Port to listen at, 0: a free one; unset: web.port.", min=0, max=65535)
     ] = None,
+    metrics_port: MetricsPort = None,
+    metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Serve the public endpoints until SIGTERM: one-click unsubscribe and its page, and webhooks of mail services.
 
@@ -39,12 +41,17 @@ def web(
     """
     settings = Settings.load()
     start_logging(settings)
-    asyncio.run(_serve(settings, host or settings.web.host, settings.web.port if port is None else port))
+    port = settings.web.port if port is None else port
+    asyncio.run(_serve(settings, host or settings.web.host, port, MetricsAt(metrics_host, metrics_port)))
 
 
-async def _serve(settings: Settings, host: str, port: int) -> None:
-    stop = stop_on_signals()
-    async with open_context(settings) as context, BoundedClient() as http:
+async def _serve(settings: Settings, host: str, port: int, at: MetricsAt) -> None:
+    stop = stop_on_signals(STOP_WITHIN_S)
+    async with (
+        open_role(settings, Role.WEB, SEND_QUEUE, at, stop, required=WITHOUT_REDIS) as process,
+        BoundedClient() as http,
+    ):
+        context = process.context
 
         async def intake() -> Intake:
             return Intake(engine=context.engine, queue=await context.queue(BOUNCE_QUEUE), clock=context.clock)
@@ -58,17 +65,8 @@ async def _serve(settings: Settings, host: str, port: int) -> None:
             http=http,
             settings=settings.web,
         )
-
-        async def running_queue() -> Queue:
-            """Return the queue to beat at. A beat alone starts no server."""
-            if settings.redis_url is None and not await asyncio.to_thread(redis_running, settings.state_dir):
-                raise UnavailableError("The queue's server is not running.")
-            return await context.queue(SEND_QUEUE)
-
-        async with (
-            serving(create_app(web_parts), host, port, limiter_of(settings.web)) as listening_at,
-            beating(running_queue, this_process(Role.WEB)),
-        ):
+        async with serving(create_app(web_parts), host, port, limiter_of(settings.web)) as listening_at:
+            process.ready()
             log.info("web listens at http://%s:%d", f"[{host}]" if ":" in host else host, listening_at)
             await stop.wait()
     log.info("web stopped")

@@ -6,56 +6,28 @@ import gc
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import typer
 
-from postroad.app.context import AppContext, Role, open_context
+from postroad.app.context import Role
 from postroad.app.recorder import run_recorder
 from postroad.app.worker import WORK, open_worker
 from postroad.cli.event_loop import run
-from postroad.cli.options import parse_duration_option_ms, parse_rate
+from postroad.cli.options import MetricsAt, MetricsHost, MetricsPort, parse_duration_option_ms, parse_rate
+from postroad.cli.role_process import open_role
 from postroad.cli.row_limit import MAX_NUMBER
-from postroad.cli.signals import start_logging, stop_on_signals
+from postroad.cli.signals import STOP_WITHIN_S, start_logging, stop_on_signals
 from postroad.delivery.job import SEND_QUEUE
 from postroad.errors import UsageError, unknown_name
 from postroad.local.run_watch import watch_runs
-from postroad.queue import Queue, beating, this_process
-from postroad.queue.metrics import QueueMetrics, serve_metrics
 from postroad.settings import QueueSettings, Settings
 
 log = logging.getLogger(__name__)
 
-
-MetricsPort = Annotated[
-    int | None, typer.Option(help="Serve Prometheus metrics at this port; unset: none.", min=0, max=65535)
-]
-MetricsHost = Annotated[str, typer.Option(help="Address that metrics are served at; 0.0.0.0: every one.")]
-
-
-class MetricsAt(NamedTuple):
-    """Where metrics are served; port None: nowhere."""
-
-    host: str
-    port: int | None
-
-
-@asynccontextmanager
-async def measured_context(
-    settings: Settings, queue_name: str, at: MetricsAt, *, role: Role, name: str = ""
-) -> AsyncIterator[tuple[AppContext, Queue]]:
-    """Open the parts and a queue, at which this process beats, and serve their metrics where that is asked for."""
-    metrics = QueueMetrics() if at.port is not None else None
-    async with open_context(settings, metrics=metrics) as context, AsyncExitStack() as stack:
-        queue = await context.queue(queue_name)
-        if metrics is not None and at.port is not None:
-            port = await stack.enter_async_context(serve_metrics(metrics, [queue], host=at.host, port=at.port))
-            log.info("metrics at http://%s:%d/metrics", at.host, port)
-        await stack.enter_async_context(beating(partial(context.queue, queue_name), this_process(role, name)))
-        yield context, queue
+AFTER_DRAIN_S = 5.0
+"""Time from the end of the drain to the exit."""
 
 
 def worker(
@@ -106,14 +78,14 @@ def tune_gc() -> None:
 
 
 async def _work(settings: Settings, queue_name: str, limits: QueueSettings, name: str, at: MetricsAt) -> None:
-    stop = stop_on_signals()
+    stop = stop_on_signals(limits.drain_ms / 1000 + AFTER_DRAIN_S)
     tune_gc()
-    async with (
-        measured_context(settings, queue_name, at, role=Role.WORKER, name=name) as (context, queue),
-        open_worker(context, queue, limits, name=name) as worker,
-    ):
-        log.info("worker %s serves %s: concurrency %d, rate %s", name, queue.name, limits.concurrency, limits.rate)
-        report = await worker.run(stop)
+    async with open_role(settings, Role.WORKER, queue_name, at, stop, name=name) as process:
+        queue = await process.open_queue()
+        async with open_worker(process.context, queue, limits, name=name) as worker:
+            process.ready()
+            log.info("worker %s serves %s: concurrency %d, rate %s", name, queue.name, limits.concurrency, limits.rate)
+            report = await worker.run(stop)
     log.info("worker %s stopped: %s", name, report)
 
 
@@ -137,7 +109,8 @@ def recorder(
 
 
 async def _record(settings: Settings, name: str, at: MetricsAt) -> None:
-    stop = stop_on_signals()
-    async with measured_context(settings, SEND_QUEUE, at, role=Role.RECORDER, name=name) as (context, _):
-        recorded = await run_recorder(context, name, stop, background=[partial(watch_runs, context)])
+    stop = stop_on_signals(STOP_WITHIN_S)
+    async with open_role(settings, Role.RECORDER, SEND_QUEUE, at, stop, name=name) as process:
+        background = [partial(watch_runs, process.context)]
+        recorded = await run_recorder(process.context, name, stop, background=background, ready=process.ready)
     log.info("recorder %s stopped: %d events recorded", name, recorded)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -15,8 +14,6 @@ from postroad.console.oidc import OidcClient
 from postroad.console.passwords import Passwords
 from postroad.console.templates import Templates
 from postroad.delivery.job import SEND_QUEUE
-from postroad.embedded import redis_running
-from postroad.errors import UnavailableError
 from postroad.queue import Queue
 from postroad.settings import ConsoleSettings, Settings
 from postroad.web.rate_limit import Network, RateLimiter
@@ -74,9 +71,4 @@ class ConsoleParts:
         Raises:
             UnavailableError: The queue's server does not run or does not reply.
         """
-        settings = self.settings
-        if settings.redis_url is None and not await asyncio.to_thread(redis_running, settings.state_dir):
-            raise UnavailableError(
-                "the queue's server is not running", remedy="Start a worker, or everything with `postroad up`."
-            )
-        return await self.context.queue(name)
+        return await self.context.running_queue(name)

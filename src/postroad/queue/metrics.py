@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from http import HTTPStatus
 from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from postroad.errors import ConfigError, UnavailableError
+from postroad.errors import UnavailableError
+from postroad.monitor_server import PathReply, serve_paths
 from postroad.queue.gates import GateState
 from postroad.queue.processes import Process
 from postroad.queue.queue import Queue
 from postroad.queue.stats import STEPPED_BACK_MS, STEPS_BACK, QueueStats
-
-logger = logging.getLogger(__name__)
 
 SCRIPT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 """Buckets of the latency of a script, with its round trip."""
 
 MAX_GATES = 500
 """Maximum number of exported gates, those with most parked lanes first. Each is a time series."""
-
-MAX_REQUEST_S = 10.0
 
 
 class _Snapshot(NamedTuple):
@@ -93,6 +90,10 @@ class QueueMetrics:
                 self._collector.snapshots[queue.name] = await _snapshot(queue)
             except UnavailableError:
                 self._collector.snapshots[queue.name] = None
+
+    def set_down(self, queue: str) -> None:
+        """Export a queue as down that could not be opened."""
+        self._collector.snapshots[queue] = None
 
     def text(self) -> bytes:
         """Return the metrics in the text format of Prometheus."""
@@ -218,34 +219,19 @@ async def serve_metrics(metrics: QueueMetrics, queues: Sequence[Queue], *, host:
     Raises:
         ConfigError: The address cannot be used.
     """
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(MAX_REQUEST_S):
-                head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(await _response(head, metrics, queues))
-                await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            logger.debug("a request for metrics was not answered: %s", error)
-        finally:
-            writer.close()
-
-    try:
-        server = await asyncio.start_server(answer, host, port)
-    except OSError as error:
-        raise ConfigError(f"Metrics cannot be served at {host}:{port}: {error}.", remedy="Set another port.") from error
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    async with serve_paths({"/metrics": partial(metrics_reply, metrics, queues)}, host=host, port=port) as listening_at:
+        yield listening_at
 
 
-async def _response(head: bytes, metrics: QueueMetrics, queues: Sequence[Queue]) -> bytes:
-    method, _, rest = head.partition(b" ")
-    path = rest.partition(b" ")[0].partition(b"?")[0]
-    if method != b"GET" or path != b"/metrics":
-        return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+async def metrics_reply(metrics: QueueMetrics, queues: Iterable[Queue]) -> PathReply:
+    """Take a snapshot of each queue, and return the response of /metrics.
+
+    Args:
+        metrics: Metrics of this process.
+        queues: Queues of this process.
+
+    Returns:
+        The response.
+    """
     await metrics.refresh(queues)
-    body = metrics.text()
-    return (
-        f"HTTP/1.1 200 OK\r\nContent-Type: {CONTENT_TYPE_LATEST}\r\nContent-Length: {len(body)}\r\n"
-        "Connection: close\r\n\r\n"
-    ).encode() + body
+    return PathReply(HTTPStatus.OK, CONTENT_TYPE_LATEST, metrics.text())

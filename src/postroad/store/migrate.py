@@ -97,6 +97,18 @@ def require_current(engine: sa.Engine) -> None:
         _refuse(engine, current)
 
 
+def serves(revision: str | None) -> bool:
+    """Return whether a running process of this version can use a schema.
+
+    Args:
+        revision: Revision of the database, from `current_revision`.
+
+    Returns:
+        True for the newest revision, and for one that a newer version made during an upgrade.
+    """
+    return revision is not None and revision not in _revisions()[:-1]
+
+
 def _revisions() -> list[str]:
     """Return the revisions in order, from the names of their files: ``r0001_first_tables.py``."""
     names = sorted(file.name for file in (_FOLDER / "versions").iterdir())

@@ -15,7 +15,7 @@ import pytest
 from postroad.bounce.intake import IntakeResult, digest_of
 from postroad.bounce.report import Envelope
 from postroad.bounce.sources.imap import ImapMailbox
-from postroad.bounce.sources.poll import open_source
+from postroad.bounce.sources.poll import PAGE, open_source
 from postroad.bounce.sources.source import MailSource, PollFailure, PollResult
 from postroad.bounce.sources.watch import MISCONFIGURED, UNAVAILABLE, RetryDelays, watch
 from postroad.clock import Clock, SystemClock
@@ -277,3 +277,19 @@ def test_what_arrived_before_idle_began_is_news(server: Dovecot) -> None:
         assert len(box.fetch(10)) == 1
     finally:
         box.close()
+
+
+async def test_a_stop_ends_the_watch_after_the_current_page(tmp_path: Path) -> None:
+    for name in ("new", "cur", "tmp"):
+        (tmp_path / name).mkdir()
+    for number in range(2 * PAGE):
+        (tmp_path / "new" / f"1700000000.M{number:03}P1.mx").write_bytes(mails.FULL)
+    seen, stop = Watching(), asyncio.Event()
+
+    async def submit(raw: bytes, envelope: Envelope) -> IntakeResult:
+        stop.set()
+        return await seen.submit(raw, envelope)
+
+    of = SourceSettings(kind=SourceKind.MAILDIR, path=tmp_path)
+    await asyncio.wait_for(watch("inbox", of, submit, clock=SystemClock(), stop=stop), WITHIN_S)
+    assert (len(seen.raws), len(list((tmp_path / "new").iterdir()))) == (PAGE, PAGE)

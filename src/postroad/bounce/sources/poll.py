@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import assert_never
@@ -70,10 +71,33 @@ async def poll(
         await asyncio.to_thread(source.close)
 
 
-async def drain(name: str, kind: str, source: MailSource, submit: Submit, page: int, max_pages: int) -> PollResult:
-    """Submit the waiting mails of an open source, page by page. Each page is acknowledged after its submission."""
+async def drain(
+    name: str,
+    kind: str,
+    source: MailSource,
+    submit: Submit,
+    page: int,
+    max_pages: int,
+    stop: threading.Event | None = None,
+) -> PollResult:
+    """Submit the waiting mails of an open source, page by page. Each page is acknowledged after its submission.
+
+    Args:
+        name: Name of the source.
+        kind: Kind of the source, for the envelope.
+        source: The open source.
+        submit: Stores and enqueues a mail.
+        page: Maximum mails of a page.
+        max_pages: Maximum pages.
+        stop: Ends it after the current page.
+
+    Returns:
+        The number of mails.
+    """
     taken = known = unreadable = 0
     for _ in range(max_pages):
+        if stop is not None and stop.is_set():
+            break
         mails = await asyncio.to_thread(source.fetch, page)
         if not mails:
             return PollResult(source=name, taken=taken, known=known, unreadable=unreadable)

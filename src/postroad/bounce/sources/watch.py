@@ -109,7 +109,7 @@ async def _drain_and_idle(
     """Drain a source. With IDLE, wait for new mail and drain again; without it, return to be opened again later."""
     try:
         while True:
-            result = await drain(name, settings.kind.value, source, submit, PAGE, MAX_PAGES)
+            result = await drain(name, settings.kind.value, source, submit, PAGE, MAX_PAGES, stop)
             on_poll(result)
             if result.taken or result.known or result.unreadable:
                 log.info("source %s: %d taken, %d known", name, result.taken, result.known)
