@@ -9,6 +9,7 @@ import pytest
 from postroad.errors import ConfigError, StateError, UnavailableError
 from postroad.queue import Job, Lane, Queue, QueueOptions, forget_shards, scripts
 from postroad.queue.redis.client import connect
+from postroad.queue.redis.server import Health, durability_error, inspect_servers
 from tests.conftest import RedisServer
 from tests.kit.waiting import until
 from tests.queue.conftest import jobs
@@ -35,6 +36,49 @@ async def test_a_server_that_may_lose_jobs_is_rejected_by_default(
     assert "ephemeral=True" in caught.value.remedy
     async with Queue.open(own_redis.url, "q", options=QueueOptions(ephemeral=True)) as queue:
         assert (await queue.enqueue(LANE, jobs("1"))).accepted == 1
+
+
+async def test_a_server_that_hides_its_durability_is_used_if_the_operator_vouches_for_it(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_redis.kill()
+    own_redis.start("--appendonly", "no")
+    with pytest.raises(StateError) as caught:
+        async with Queue.open(own_redis.url, "q"):
+            pass
+    assert "redis_durable = true" in str(caught.value.remedy)
+    async with Queue.open(own_redis.url, "q", options=QueueOptions(durable=True)) as queue:
+        assert (await queue.enqueue(LANE, jobs("1"))).accepted == 1
+    assert "cannot see an append-only file" in caplog.text
+    [finding] = await inspect_servers(own_redis.url, durable=True)
+    assert (finding.health, "cannot see an append-only file" in finding.seen) == (Health.WARN, True)
+
+
+async def test_an_eviction_that_a_server_shows_is_refused_in_any_case(own_redis: RedisServer) -> None:
+    own_redis.kill()
+    own_redis.start("--appendonly", "yes", "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+    with pytest.raises(StateError, match="evicts keys"):
+        async with Queue.open(own_redis.url, "q", options=QueueOptions(durable=True)):
+            pass
+    [finding] = await inspect_servers(own_redis.url, durable=True)
+    assert finding.health is Health.FAIL
+
+
+@pytest.mark.parametrize(
+    ("info", "says"),
+    [
+        ({"redis_version": "7.2"}, "does not show an append-only file and whether it evicts keys"),
+        ({"aof_enabled": 1, "maxmemory": 10}, "does not show whether it evicts keys"),
+        ({"aof_enabled": 0, "maxmemory_policy": "noeviction"}, "has no append-only file"),
+        ({"aof_enabled": 1, "maxmemory_policy": "noeviction"}, ""),
+        ({"aof_enabled": 1, "maxmemory": 0, "maxmemory_policy": "allkeys-lru"}, ""),
+    ],
+)
+def test_what_a_server_does_not_show_is_in_the_error(info: dict[str, object], says: str) -> None:
+    error = durability_error(info)
+    assert says in (error.message if error else "")
+    assert bool(error) == bool(says)
+    assert durability_error(info, durable=True) is None
 
 
 async def write_layout(redis_url: str, name: str, shards: int) -> None:

@@ -131,7 +131,12 @@ class AppContext:
                 Queue.open(
                     url,
                     name,
-                    options=QueueOptions(retry=retry, retention=retention, sync_replicas=limits.sync_replicas),
+                    options=QueueOptions(
+                        retry=retry,
+                        retention=retention,
+                        durable=self.settings.redis_durable,
+                        sync_replicas=limits.sync_replicas,
+                    ),
                     clock=self._queue_clock,
                     metrics=self.metrics,
                 )

@@ -31,7 +31,7 @@ async def check_servers(context: DoctorContext) -> Sequence[Check]:
     sync_replicas = context.settings.queue(SEND_QUEUE).sync_replicas
     return [
         Check(part=finding.part, health=finding.health, seen=finding.seen, remedy=finding.remedy)
-        for finding in await inspect_servers(url, sync_replicas=sync_replicas)
+        for finding in await inspect_servers(url, sync_replicas=sync_replicas, durable=context.settings.redis_durable)
     ]
 
 

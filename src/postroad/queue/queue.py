@@ -107,12 +107,12 @@ class Queue(GateOperations, EventOperations, InspectOperations, RecoveryOperatio
             raise ConfigError(f"{name!r} is not a valid queue name.", remedy="It may not be empty or contain a brace.")
         ran = partial(metrics.script_ran, name) if metrics else None
         connections = ServerConnections(url, f"pr:{{{name}}}", clock, ran, options.sync_replicas)
-        return cls(name, connections, options, rng or Random(), metrics)._opened(options.ephemeral)  # noqa: S311
+        return cls(name, connections, options, rng or Random(), metrics)._opened(options)  # noqa: S311
 
     @asynccontextmanager
-    async def _opened(self, ephemeral: bool) -> AsyncIterator[Queue]:
+    async def _opened(self, options: QueueOptions) -> AsyncIterator[Queue]:
         try:
-            await require_persistence(self._connections.client, ephemeral=ephemeral)
+            await require_persistence(self._connections.client, options)
             await require_unsharded(self._connections.client, self.name)
             yield self
         finally:

@@ -247,13 +247,15 @@ class QueueOptions(Struct, frozen=True, kw_only=True):
     """How a queue treats its jobs.
 
     ``retry``: number of attempts and their delays. ``retention``: how much of ended jobs is stored. ``ephemeral``:
-    accept a server that may lose jobs. ``sync_replicas``: replicas that must confirm a job before `Queue.enqueue`
-    returns, and a mark before `Queue.mark` does.
+    accept a server that may lose jobs. ``durable``: accept a server that does not show that it keeps jobs, because its
+    operator guarantees it; a warning is logged. ``sync_replicas``: replicas that must confirm a job before
+    `Queue.enqueue` returns, and a mark before `Queue.mark` does.
     """
 
     retry: RetryPolicy = RetryPolicy()
     retention: Retention = Retention()
     ephemeral: bool = False
+    durable: bool = False
     sync_replicas: int = 0
 
 

@@ -1,8 +1,7 @@
 """Loads the settings from postroad.toml and from environment variables, which take precedence.
 
 Every field can be set by an environment variable: ``POSTROAD_`` and its name, with two underscores between levels
-(``POSTROAD_ROUTES__RELAY__PASSWORD``). Secrets belong in the environment, or in files that it names
-(``POSTROAD_ROUTES__RELAY__PASSWORD_FILE``), not in postroad.toml.
+(``POSTROAD_ROUTES__RELAY__PASSWORD``). Secrets belong in the environment, or in files that it names (``…_FILE``).
 """
 
 from __future__ import annotations
@@ -163,6 +162,7 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(default=Path(".postroad"), description="embedded servers, logs, secret key")
     redis_url: SecretStr | None = Field(default=None, description="unset: the embedded Valkey")
+    redis_durable: bool = Field(default=False, description="the server keeps jobs, although it does not show it")
     database_url: SecretStr | None = Field(default=None, description="unset: SQLite in the state folder")
     public_url: str = Field(
         default="https://postroad.invalid",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, assert_never
@@ -16,9 +17,13 @@ from postroad.queue.redis.client import Client, client_of, connect, open_client
 from postroad.queue.redis.discovery import ASK_S, raw_reply, text_of
 from postroad.queue.redis.errors import LOST, REPLY_S, unavailable
 from postroad.queue.redis.url import Host, RedisUrl, Topology, parse_redis_url
+from postroad.queue.types import QueueOptions
 
 OLDEST_REDIS = 7
 ALL_SLOTS = 16384
+KEEPS_ALL = "noeviction"
+
+logger = logging.getLogger(__name__)
 
 
 class Health(StrEnum):
@@ -38,12 +43,13 @@ class ServerFinding(Struct, frozen=True, kw_only=True):
     remedy: str = ""
 
 
-async def inspect_servers(url: str, *, sync_replicas: int = 0) -> list[ServerFinding]:
+async def inspect_servers(url: str, *, sync_replicas: int = 0, durable: bool = False) -> list[ServerFinding]:
     """Check every server that has the queue or may have it after a failover.
 
     Args:
         url: URL of the servers.
-        sync_replicas: Replicas that must confirm a job or a mark, see `Queue.open`.
+        sync_replicas: Replicas that must confirm a job or a mark, see `QueueOptions`.
+        durable: The operator states that the servers keep all jobs, see `QueueOptions`.
 
     Returns:
         One finding or more for each server. An unreachable server is a finding, not an error.
@@ -61,16 +67,16 @@ async def inspect_servers(url: str, *, sync_replicas: int = 0) -> list[ServerFin
                 return [_lost("redis", error)]
             finally:
                 await client.aclose()
-            return [_check_server("redis", info, "")]
+            return [_check_server("redis", info, "", durable)]
         case Topology.SENTINEL:
-            return await _sentinels(address, sync_replicas)
+            return await _sentinels(address, sync_replicas, durable)
         case Topology.CLUSTER:
-            return await _cluster(address, sync_replicas)
+            return await _cluster(address, sync_replicas, durable)
         case other:
             assert_never(other)
 
 
-async def _sentinels(address: RedisUrl, sync_replicas: int) -> list[ServerFinding]:
+async def _sentinels(address: RedisUrl, sync_replicas: int, durable: bool) -> list[ServerFinding]:
     findings: list[ServerFinding] = []
     primaries: dict[Host, int] = {}
     replicas: set[Host] = set()
@@ -99,10 +105,10 @@ async def _sentinels(address: RedisUrl, sync_replicas: int) -> list[ServerFindin
     few = "A failover needs most of at least three sentinels." if fault or len(address.hosts) < 3 else ""
     health = Health.FAIL if fault else Health.WARN if few else Health.OK
     findings.append(ServerFinding(part="sentinels", health=health, seen=seen, remedy=few))
-    return [*findings, *await _servers(address, {agreed: sorted(replicas - {agreed})}, sync_replicas)]
+    return [*findings, *await _servers(address, {agreed: sorted(replicas - {agreed})}, sync_replicas, durable)]
 
 
-async def _cluster(address: RedisUrl, sync_replicas: int) -> list[ServerFinding]:
+async def _cluster(address: RedisUrl, sync_replicas: int, durable: bool) -> list[ServerFinding]:
     findings: list[ServerFinding] = []
     for host in address.hosts:
         client = client_of(address, host)
@@ -124,12 +130,12 @@ async def _cluster(address: RedisUrl, sync_replicas: int) -> list[ServerFinding]
         health = Health.OK if served == ALL_SLOTS else Health.FAIL
         seen = f"{len(replicas_of)} primaries serve {served} of {ALL_SLOTS} slots"
         findings.append(ServerFinding(part="cluster", health=health, seen=seen, remedy=remedy))
-        return [*findings, *await _servers(address, replicas_of, sync_replicas)]
+        return [*findings, *await _servers(address, replicas_of, sync_replicas, durable)]
     return findings
 
 
 async def _servers(
-    address: RedisUrl, replicas_of: Mapping[Host, list[Host]], sync_replicas: int
+    address: RedisUrl, replicas_of: Mapping[Host, list[Host]], sync_replicas: int, durable: bool
 ) -> list[ServerFinding]:
     findings: list[ServerFinding] = []
     for primary, replicas in replicas_of.items():
@@ -142,7 +148,7 @@ async def _servers(
                 continue
             finally:
                 await client.aclose()
-            findings.append(_check_server(f"redis {_name(host)}", info, _role(info)))
+            findings.append(_check_server(f"redis {_name(host)}", info, _role(info), durable))
             if host == primary:
                 findings += _replication(f"redis {_name(host)}", info, sync_replicas)
             elif info.get("master_link_status") != "up":
@@ -181,15 +187,19 @@ def _role(info: Mapping[str, Any]) -> str:
     return ", primary" if info.get("role") == "master" else ", replica"
 
 
-def _check_server(part: str, info: Mapping[str, Any], role: str) -> ServerFinding:
+def _check_server(part: str, info: Mapping[str, Any], role: str, durable: bool) -> ServerFinding:
     valkey = info.get("valkey_version")
     version = f"Valkey {valkey}" if valkey else f"Redis {info['redis_version']}"
     if not valkey and int(str(info["redis_version"]).partition(".")[0]) < OLDEST_REDIS:
         remedy = f"Postroad is tested on Redis {OLDEST_REDIS} and newer, and on Valkey."
         return ServerFinding(part=part, health=Health.FAIL, seen=f"{version}{role}", remedy=remedy)
-    if fault := durability_error(info):
+    if fault := durability_error(info, durable=durable):
         seen = f"{version}{role}: {fault.message}"
         return ServerFinding(part=part, health=Health.FAIL, seen=seen, remedy=fault.remedy or "")
+    if hidden := hidden_durability(info):
+        seen = f"{version}{role}: cannot see {hidden}; the setting says that the server is durable"
+        remedy = "Check with its provider that each accepted write survives a failure, and that no key is evicted."
+        return ServerFinding(part=part, health=Health.WARN, seen=seen, remedy=remedy)
     return ServerFinding(part=part, health=Health.OK, seen=f"{version}{role}, persistent, evicts nothing")
 
 
@@ -202,22 +212,25 @@ def _name(host: Host) -> str:
     return f"{host[0]}:{host[1]}"
 
 
-async def require_persistence(client: Redis, *, ephemeral: bool) -> None:
+async def require_persistence(client: Redis, options: QueueOptions) -> None:
     """Refuse a server that may evict jobs, or that loses them when it restarts.
 
     It reads `INFO`, because hosted servers forbid `CONFIG GET`.
 
     Args:
         client: Connected to the server.
-        ephemeral: Accept a server that may lose jobs.
+        options: Whether a server is accepted that may lose jobs, or does not show that it keeps them.
 
     Raises:
         StateError: The server may lose jobs.
         UnavailableError: The server does not reply, or is still loading.
     """
-    fault = durability_error(await _loaded_info(client))
-    if fault and not ephemeral:
+    info = await _loaded_info(client)
+    fault = durability_error(info, durable=options.durable)
+    if fault and not options.ephemeral:
         raise fault
+    if options.durable and (hidden := hidden_durability(info)):
+        logger.warning("cannot see %s; the server is used because its operator says that it is durable", hidden)
 
 
 async def _loaded_info(client: Redis) -> Mapping[str, Any]:
@@ -284,18 +297,42 @@ async def _execute(client: Client, *command: str) -> Any:
         raise unavailable(error) from error
 
 
-def durability_error(info: Mapping[str, Any]) -> StateError | None:
-    """Return why a server with this `INFO` may lose jobs. None: it does not."""
-    if int(info.get("maxmemory", 0)) > 0 and info.get("maxmemory_policy") != "noeviction":
+def durability_error(info: Mapping[str, Any], *, durable: bool = False) -> StateError | None:
+    """Return why a server may lose jobs.
+
+    Args:
+        info: Its `INFO`.
+        durable: The operator states that it keeps all jobs. Then only a visible eviction is an error.
+
+    Returns:
+        The error. None: the server keeps jobs, or the operator says so.
+    """
+    policy = info.get("maxmemory_policy")
+    if int(info.get("maxmemory", 0)) > 0 and policy not in (None, KEEPS_ALL):
         return StateError(
-            "The Redis server evicts keys when it is full, so it would drop jobs "
-            f"(maxmemory-policy {info.get('maxmemory_policy')}).",
+            f"The Redis server evicts keys when it is full, so it would drop jobs (maxmemory-policy {policy}).",
             remedy="Set `maxmemory-policy noeviction`, or open the queue with `QueueOptions(ephemeral=True)`: "
             "its jobs may be lost.",
         )
-    if not int(info.get("aof_enabled", 0)):
+    hidden = hidden_durability(info)
+    if not hidden or durable:
+        return None
+    if "aof_enabled" in info and policy is not None:
         return StateError(
             "The Redis server has no append-only file: a restart would lose jobs.",
-            remedy="Set `appendonly yes`, or open the queue with `QueueOptions(ephemeral=True)`: its jobs may be lost.",
+            remedy="Set `appendonly yes`. If the service keeps all writes in another way, set `redis_durable = true`. "
+            "Or open the queue with `QueueOptions(ephemeral=True)`: its jobs may be lost.",
         )
-    return None
+    return StateError(
+        f"The Redis server may lose jobs: it does not show {hidden}.",
+        remedy="If its provider guarantees that accepted writes survive and no key is evicted, set "
+        "`redis_durable = true`. Or open the queue with `QueueOptions(ephemeral=True)`: its jobs may be lost.",
+    )
+
+
+def hidden_durability(info: Mapping[str, Any]) -> str:
+    """Return what a server with this `INFO` does not show of its durability, in words. Empty: it shows all."""
+    hidden = [] if int(info.get("aof_enabled", 0)) else ["an append-only file"]
+    if info.get("maxmemory_policy") is None:
+        hidden.append("whether it evicts keys")
+    return " and ".join(hidden)
