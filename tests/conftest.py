@@ -39,6 +39,7 @@ def pytest_xdist_auto_num_workers() -> int:
 # The tests of a chain run one after the other. Those of the first share a Prefect server. Those of the second start
 # servers of their own, at most one at a time, because each needs a core for half a minute.
 _CHAINS = {
+    "tests/deployments/test_compose_processes.py": "stack",
     "tests/prefect/test_stuck_run.py": "stack",
     "tests/end_to_end/test_demo.py": "stack",
     "tests/end_to_end/test_stopped_runs.py": "stack",
@@ -59,6 +60,7 @@ _SINGLE_TESTS = ("tests/bounce/test_fuzz.py", "tests/queue/test_model.py")
 _FIRST = (
     "tests/prefect/",
     "tests/end_to_end/",
+    "tests/deployments/test_compose_processes.py",
     "tests/rehearsal/test_rehearse.py",
     "tests/chaos/",
     "tests/docs/test_run_as_written.py",

@@ -40,6 +40,9 @@ NOT_RUN = {
     "postroad console user add": "asks for a password: tests/cli/test_console.py adds a user",
     "postroad dns canary": "needs a mailbox at a receiver: tests/canary",
     "postroad dns canary news --json": "needs a mailbox at a receiver: tests/canary",
+    "docker": "no container runtime runs here: tests/deployments runs the commands of the Compose file",
+    "cd deployments/compose": "the folder of the Compose file, which is not here",
+    "./make-secrets": "tests/deployments/test_files.py runs it",
     "swaks": "talks to a host of yours, with a program of its own",
 }
 """Beginnings of commands that cannot run here, and why."""
