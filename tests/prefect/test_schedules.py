@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.server.schemas.schedules import CronSchedule as ServerCronSchedule
 
 from deployments.schedules import Create, Delete, ScheduleFields, Update, decide, fields_of_file
 from deployments.spec import ScheduleSpec
@@ -26,6 +27,14 @@ def on_server(spec: ScheduleSpec, **changed: Any) -> DeploymentSchedule:
 
 def recorded(spec: ScheduleSpec) -> dict[str, ScheduleFields]:
     return {spec.slug: fields_of_file(spec)}
+
+
+@pytest.mark.parametrize("timezone", ["Etc/UTC", "Europe/Berlin"])
+async def test_the_scheduler_of_prefect_finds_the_dates_of_a_cron_schedule(timezone: str) -> None:
+    """With whenever 0.10 it finds none on Python 3.11 and 3.12, and logs an error."""
+    schedule = ServerCronSchedule(cron="30 9 * * *", timezone=timezone)
+    first, second = await schedule.get_dates(n=2, start=datetime(2026, 5, 4, tzinfo=UTC))
+    assert (first.hour, first.minute, second - first) == (9, 30, timedelta(days=1))
 
 
 def test_the_first_install_creates_what_the_file_says() -> None:
