@@ -95,8 +95,8 @@ class Readiness:
     async def ready_reply(self) -> PathReply:
         """Return the response of /readyz: 200, or 503 if the process cannot work."""
         results = await asyncio.gather(*(self._result(name) for name in self._checks))
-        found = dict(zip(self._checks, results, strict=True))
-        ready = self.state is ProcessState.RUNNING and all(found[name] == OK for name in self._required)
+        found = {name.value: result for name, result in zip(self._checks, results, strict=True)}
+        ready = self.state is ProcessState.RUNNING and all(found[name.value] == OK for name in self._required)
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return _reply(status, {"ready": ready, "state": self.state, **found})
 
