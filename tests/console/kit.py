@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 
 import httpx
@@ -60,6 +62,21 @@ SENDERS = {
 def set_session(http: httpx.AsyncClient, token: str) -> None:
     """Give a client the cookie of a session, in place of the one that it has."""
     http.cookies.set(session_cookie_name(secure=False), token, domain="127.0.0.1", path="/")
+
+
+def form_of(page: httpx.Response) -> tuple[str, dict[str, str]]:
+    """Return where the form of a page that asks is posted, and its hidden fields."""
+    [action] = re.findall(r'<form method="post" action="([^"]+)" class="form">', page.text)
+    hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', page.text)
+    return unescape(action), {name: unescape(value) for name, value in hidden}
+
+
+async def press(http: httpx.AsyncClient, path: str, **fields: str) -> httpx.Response:
+    """Open the page that asks about an act, fill in its fields, and press its button."""
+    page = await http.get(path)
+    assert page.status_code == 200, page.text
+    action, hidden = form_of(page)
+    return await http.post(action, data={**hidden, **fields})
 
 
 @dataclass(kw_only=True)

@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from postroad.console.app import create_app, create_routes
 from postroad.console.authorise import session_cookie_name
 from postroad.console.screen import PUBLIC, Screen, role_attribute
-from postroad.settings import AccessRole
+from postroad.settings import AccessRole, ConsoleSettings
 from postroad.store.engine import write
 from postroad.store.types import UtcDateTime
 from tests.console.kit import Console, open_console, set_session
@@ -123,6 +123,23 @@ async def test_a_session_ends_at_its_end_and_when_it_is_idle(engine: sa.Engine, 
         assert (await http.get("/")).status_code == 200
         clock.advance(2 * 3_600_000 + 1)
         assert (await http.get("/")).status_code == 303, "it was idle for two hours"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_page_that_refreshes_itself_does_not_keep_a_session(
+    engine: sa.Engine, redis_url: str, tmp_path: Path
+) -> None:
+    clock, settings = FakeClock(), ConsoleSettings(port=0, idle_ms=600_000)
+    async with open_console(engine, redis_url, tmp_path, settings, clock=clock) as console:
+        http = await console.client(None)
+        set_session(http, console.session(AccessRole.VIEW))
+        polls = []
+        for minute in range(14):
+            clock.advance(60_000)
+            if minute == 3:
+                assert (await http.get("/audit")).status_code == 403, "a person is there"
+            polls.append((await http.get("/now/live", headers={"HX-Request": "true"})).status_code)
+        assert polls == [200] * 13 + [401]
 
 
 async def test_an_owner_ends_the_session_of_another(console: Console) -> None:

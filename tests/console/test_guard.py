@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from html import unescape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,7 +15,9 @@ import sqlalchemy as sa
 from postroad.console.guard import CONTENT_SECURITY_POLICY
 from postroad.console.message_frame import FRAME_HEADERS
 from postroad.settings import AccessRole, ConsoleSettings
-from tests.console.kit import Console, open_console
+from postroad.store.console_access import save_user, users
+from postroad.store.engine import read, write
+from tests.console.kit import Console, open_console, press
 from tests.console.pages import HOSTILE, closed_routes, routes
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -52,13 +56,23 @@ async def test_an_act_with_only_sec_fetch_site_is_accepted(console: Console) -> 
     assert reply.status_code == 303
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "console.example.com", "[::2]:80"])
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "", "console.example.com", "[::2]:80", "evil.example:80/healthz?"],
+)
 async def test_a_request_to_another_host_is_rejected(console: Console, host: str) -> None:
     http = await console.client(AccessRole.OWN)
     reply = await http.get("/", headers={"Host": host})
     assert reply.status_code == 421
     assert "console.url" in reply.text
     assert (await http.get("/healthz", headers={"Host": host})).status_code == 200
+
+
+async def test_a_host_header_is_no_part_of_the_path(console: Console) -> None:
+    """As text before the path, it would make that of an act one of the API, whose origin is free."""
+    http = await console.client(AccessRole.OWN)
+    headers = {"Host": "localhost:80/api/", "Origin": "https://evil.example"}
+    assert (await http.post("/theme", data={"theme": "dark"}, headers=headers)).status_code == 403
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:9", "[::1]:8088", "LOCALHOST:1"])
@@ -121,6 +135,15 @@ async def test_a_proxy_with_tls_gets_secure_cookies(engine: sa.Engine, redis_url
         assert plain.status_code == 403
 
 
+async def test_a_notice_of_another_host_of_the_domain_is_not_shown(
+    engine: sa.Engine, redis_url: str, tmp_path: Path
+) -> None:
+    settings = ConsoleSettings(port=0, url="https://console.example.com")
+    async with open_console(engine, redis_url, tmp_path, settings) as console:
+        http = await console.client(None, headers={"Host": "console.example.com", "Cookie": "notice=call-us"})
+        assert "call-us" not in (await http.get("/sign-in")).text
+
+
 async def test_the_log_has_no_query(console: Console, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     http = await console.client(None)
@@ -141,6 +164,22 @@ async def test_a_hostile_path_is_one_line_of_the_log(console: Console, caplog: p
     assert "forged" in line
     assert "\n" not in line
     assert "\x1b" not in line
+
+
+@pytest.mark.parametrize("name", ["ada?role=own", "ada#1", "50%", "zoë"])
+async def test_a_user_with_any_name_is_removed(console: Console, name: str) -> None:
+    with write(console.engine) as connection:
+        for each in (name, "ada"):
+            save_user(connection, each, AccessRole.VIEW, "x", console.parts.now())
+    http = await console.client(AccessRole.OWN)
+    [path] = [
+        unescape(href)
+        for href in re.findall(r'href="(/access/users/[^"]+)"', (await http.get("/access")).text)
+        if quote(name, safe="") in href
+    ]
+    assert (await press(http, path)).status_code == 303
+    with read(console.engine) as connection:
+        assert [user.name for user in users(connection)] == ["ada"]
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])

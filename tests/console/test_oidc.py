@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from postroad.console.authorise import session_cookie_name
 from postroad.settings import AccessRole, ConsoleSettings, OidcSettings
-from tests.console.kit import Console, open_console
+from tests.console.kit import Console, open_console, set_session
 from tests.console.provider import CLIENT_ID, CLIENT_SECRET, Provider, a_provider
 from tests.console.test_pages import a_browser, signed_in, watch
 
@@ -25,11 +25,14 @@ COOKIE = session_cookie_name(secure=False)
 
 
 @asynccontextmanager
-async def console_with(provider: Provider, engine: sa.Engine, redis_url: str, folder: Path) -> AsyncIterator[Console]:
+async def console_with(
+    provider: Provider, engine: sa.Engine, redis_url: str, folder: Path, *, role: AccessRole | None = AccessRole.OPERATE
+) -> AsyncIterator[Console]:
+    """Serve a console with the provider. ``role``: that of ada; None: she has none."""
     settings = ConsoleSettings(
         port=0,
         oidc=OidcSettings(issuer=provider.url, client_id=CLIENT_ID, client_secret=SecretStr(CLIENT_SECRET)),
-        roles={"ada@example.com": AccessRole.OPERATE},
+        roles={"ada@example.com": role} if role is not None else {},
     )
     async with open_console(engine, redis_url, folder, settings) as console:
         yield console
@@ -60,6 +63,51 @@ async def test_a_user_signs_in_by_the_provider(engine: sa.Engine, redis_url: str
         assert (await http.get("/access")).status_code == 403
         (record,) = console.audit()
         assert (record.actor, record.action, record.note) == ("ada@example.com", "session.begin", "oidc")
+
+
+async def test_a_session_has_the_role_of_the_settings_now(engine: sa.Engine, redis_url: str, tmp_path: Path) -> None:
+    async with a_provider() as provider:
+        async with console_with(provider, engine, redis_url, tmp_path) as console:
+            http = await console.client(None)
+            await finish(http)
+            assert (await http.get("/audit")).status_code == 200
+            token = http.cookies[COOKIE]
+        for role, statuses in ((AccessRole.VIEW, (200, 403)), (None, (303, 303)), (AccessRole.OPERATE, (200, 200))):
+            async with console_with(provider, engine, redis_url, tmp_path, role=role) as console:
+                http = await console.client(None)
+                set_session(http, token)
+                assert ((await http.get("/")).status_code, (await http.get("/audit")).status_code) == statuses
+        async with open_console(engine, redis_url, tmp_path) as console:
+            http = await console.client(None)
+            set_session(http, token)
+            assert (await http.get("/")).status_code == 303, "the provider is not trusted any more"
+
+
+@pytest.mark.parametrize("target", ["/why?q=zoë€", "/why?q=" + "x" * 5_000, "/why?q=a;b, c"])
+async def test_the_page_to_return_to_may_have_any_text(
+    engine: sa.Engine, redis_url: str, tmp_path: Path, target: str
+) -> None:
+    async with a_provider() as provider, console_with(provider, engine, redis_url, tmp_path) as console:
+        http = await console.client(None)
+        reply = await http.get((await begin(http, target)).headers["location"])
+        assert reply.status_code == 200, reply.text
+        assert f'content="0; url={target if len(target) < 1_000 else "/"}"' in reply.text
+
+
+async def test_no_other_host_of_the_domain_begins_a_sign_in(engine: sa.Engine, redis_url: str, tmp_path: Path) -> None:
+    """By HTTPS the prefix of the cookie's name keeps a host next to the console from setting it."""
+    async with a_provider() as provider:
+        settings = ConsoleSettings(
+            port=0,
+            url="https://console.example.com",
+            oidc=OidcSettings(issuer=provider.url, client_id=CLIENT_ID, client_secret=SecretStr(CLIENT_SECRET)),
+        )
+        async with open_console(engine, redis_url, tmp_path, settings) as console:
+            http = await console.client(None, headers={"Host": "console.example.com"})
+            cookie = (await http.get("/sign-in/oidc")).headers["set-cookie"]
+            assert cookie.startswith("__Host-postroad-oidc=")
+            assert "; Path=/; " in cookie
+            assert "Secure" in cookie
 
 
 @pytest.mark.browser

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 
+import pytest
 import sqlalchemy as sa
 
 from postroad.settings import AccessRole
@@ -100,11 +102,13 @@ async def test_a_user_who_may_only_view_gets_no_link_to_lift(console: Console) -
     assert "/people/suppressions/lift" not in (await http.get("/people/suppressions")).text
 
 
-async def test_a_text_that_no_database_stores_is_answered(console: Console) -> None:
+async def test_a_text_that_no_database_stores_is_answered(console: Console, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "postroad")
     http = await console.client(AccessRole.OWN)
     for path in (
         "/people/audiences/%00",
         "/campaigns/a%00b",
+        "/campaigns/a%00%1b[2J",
         "/campaigns/a/messages?step=%00",
         "/undecided/messages?state=dead&cause=%00",
         "/returned/mails/%00",
@@ -112,3 +116,6 @@ async def test_a_text_that_no_database_stores_is_answered(console: Console) -> N
         "/why?q=%00",
     ):
         assert (await http.get(path)).status_code < 500, path
+    lines = [record.getMessage() for record in caplog.records if record.name == "postroad.console.app"]
+    assert bool(lines) == (console.engine.dialect.name == "postgresql")
+    assert all(line.isprintable() for line in lines), "each is one line of the log"

@@ -201,6 +201,34 @@ async def test_attempts_for_a_user_are_limited_over_all_clients(
         assert statuses == [401, 401, 401, 429]
 
 
+async def test_a_name_that_no_user_can_have_is_not_remembered(console: Console) -> None:
+    """Its attempts count for the client alone: a limit that keeps names as long as a form could be filled."""
+    http = await console.client(None)
+    for name in ("x" * 200_000, "ada\0", " "):
+        assert (await http.post("/sign-in", data={"user": name, "password": "wrong"})).status_code == 401
+    assert len(console.parts.sign_ins) == 1
+
+
+@pytest.mark.parametrize("change", ["removed", "changed"])
+async def test_a_link_of_a_user_ends_with_the_user_s_access(console: Console, change: str) -> None:
+    await asyncio.to_thread(add_user, console)
+    path = await asyncio.to_thread(link_path, console)
+    if change == "removed":
+        http = await console.client(AccessRole.OWN)
+        assert (await http.post("/access/users/ada/remove", data={})).status_code == 303
+    else:
+        await asyncio.to_thread(add_user, console, "ada", AccessRole.VIEW)
+    stranger = await console.client(None)
+    assert (await stranger.get(path)).status_code == 404
+    assert (await stranger.post("/sign-in/link", data={"token": path.partition("token=")[2]})).status_code == 404
+
+
+async def test_a_link_is_not_in_its_repr(console: Console) -> None:
+    now = console.parts.now()
+    made = make_sign_in_link(console.engine, console.parts.console, "ada", AccessRole.VIEW, actor=ACTOR, now=now)
+    assert made.url.partition("token=")[2] not in repr(made)
+
+
 async def test_an_unknown_user_takes_as_long_as_a_wrong_password() -> None:
     passwords = Passwords()
     known = passwords.hash(PASSWORD)

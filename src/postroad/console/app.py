@@ -25,6 +25,7 @@ from postroad.console.registry import SCREENS
 from postroad.console.screen import PUBLIC, Screen, ScreenRoute
 from postroad.console.visit import Visit
 from postroad.errors import PostroadError, StateError, UnavailableError, UsageError
+from postroad.printable import printable
 from postroad.store.engine import read
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def _add(app: FastAPI, route: ScreenRoute, screen: str) -> None:
 async def _static(request: Request, digest: str, name: str) -> Response:
     parts: ConsoleParts = request.app.state.parts
     file = parts.templates.static.get(name)
-    if file is None or request.url.path != file.url:
+    if file is None or request.scope["path"] != file.url:
         raise HTTPException(404, "There is no such file.")
     headers = {"Cache-Control": "public, max-age=31536000, immutable"}
     return Response(file.body, headers=headers, media_type=file.media_type)
@@ -172,12 +173,17 @@ async def _not_valid(request: Request, error: RequestValidationError) -> Respons
 
 async def _no_value(request: Request, error: sa.exc.DataError) -> Response:
     """Answer a text or a number that the database cannot compare, such as one with a NUL character."""
-    log.warning("%s %s has a value that the database rejects: %s", request.method, request.url.path, error.orig)
+    log.warning(
+        "%s %s has a value that the database rejects: %s",
+        request.method,
+        printable(request.scope["path"]),
+        printable(str(error.orig)),
+    )
     return _error_page(request, 422, "The address of this page is not valid", "It has a value that cannot exist.")
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s %s failed", request.method, printable(request.scope["path"]), exc_info=error)
     return _error_page(request, 500, "This page failed", "The log of the console has the cause.")
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from fastapi import Depends, Request
 
-from postroad.console.guard import is_secure
+from postroad.console.guard import cookie_name, is_secure
 from postroad.console.parts import ConsoleParts
 from postroad.console.screen import role_attribute
 from postroad.console.visit import ConsoleIdentity, Visit
@@ -39,16 +39,18 @@ class RoleRequiredError(Exception):
 
 @dataclass(frozen=True)
 class _Session:
-    """Looks up the session of a request."""
+    """Looks up the session of a request. ``by_user``: the user made it, and not a page that refreshes itself."""
 
     parts: ConsoleParts
+    by_user: bool
 
     def find(self, token: str) -> ConsoleSession | None:
         now = self.parts.now()
         with read(self.parts.engine) as connection:
             idle = timedelta(milliseconds=self.parts.console.idle_ms)
             session = find_session(connection, token, now, idle)
-        if session is not None and session.id is not None and now - session.seen_at >= SEEN_EVERY:
+        due = session is not None and now - session.seen_at >= SEEN_EVERY
+        if self.by_user and due and session is not None and session.id is not None:
             with write(self.parts.engine) as connection:
                 mark_seen(connection, session.id, now)
         return session
@@ -93,27 +95,35 @@ async def identify(request: Request, parts: ConsoleParts, peer: str) -> ConsoleI
     token = request.cookies.get(session_cookie(request, parts))
     if not token:
         return None
-    session = await asyncio.to_thread(_Session(parts).find, token)
-    if session is None:
+    session = await asyncio.to_thread(_Session(parts, by_user="hx-request" not in request.headers).find, token)
+    role = _current_role(session, parts) if session is not None else None
+    if session is None or role is None:
         return None
-    return ConsoleIdentity(user=session.user, role=session.role, method=session.method, session_id=session.id)
+    return ConsoleIdentity(user=session.user, role=role, method=session.method, session_id=session.id)
+
+
+def _current_role(session: ConsoleSession, parts: ConsoleParts) -> AccessRole | None:
+    """Return what a session may do. A user of the provider has the role of the settings now, and may have lost it."""
+    if session.method != "oidc":
+        return session.role  # A change of a user with a password ends the user's sessions.
+    return parts.console.role_of(session.user) if parts.oidc is not None else None
 
 
 def session_cookie(request: Request, parts: ConsoleParts) -> str:
-    """Return the name of the session's cookie. With the prefix `__Host-`, browsers accept it by HTTPS only."""
+    """Return the name of the session's cookie."""
     return session_cookie_name(secure=is_secure(request, parts.console))
 
 
 def session_cookie_name(*, secure: bool) -> str:
     """Return the name of the session's cookie, by whether the browser uses HTTPS."""
-    return "__Host-postroad" if secure else "postroad"
+    return cookie_name("postroad", secure=secure)
 
 
 def _target(request: Request) -> str:
     if request.method != "GET" or request.headers.get("hx-request"):
         return "/"
     query = f"?{request.url.query}" if request.url.query else ""
-    return quote(request.url.path) + query
+    return quote(request.scope["path"]) + query
 
 
 CurrentVisit = Annotated[Visit, Depends(authorise)]

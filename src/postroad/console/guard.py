@@ -76,11 +76,12 @@ class Guard:
         await (self._app if refusal is None else refusal)(scope, receive, send_with_headers)
 
     def _refusal(self, request: Request) -> PlainTextResponse | None:
-        if request.url.path != HEALTH_PATH and not host_is_allowed(request, self._settings):
+        path: str = request.scope["path"]  # That of `request.url` depends on the Host header.
+        if path != HEALTH_PATH and not host_is_allowed(request, self._settings):
             return PlainTextResponse(
                 "This host name is not the console's. Set console.url to the URL at which users reach it.\n", 421
             )
-        if request.method in SAFE_METHODS or request.url.path.startswith(API_PREFIX):
+        if request.method in SAFE_METHODS or path.startswith(API_PREFIX):
             return None
         if not origin_is_allowed(request, self._settings):
             return PlainTextResponse("The request is from another site. Open the console and repeat the act.\n", 403)
@@ -123,6 +124,14 @@ def is_secure(request: Request, settings: ConsoleSettings) -> bool:
         return False
     url = urlsplit(settings.url)
     return url.scheme == "https" and request.headers.get("host", "").lower() == url.netloc.lower()
+
+
+def cookie_name(name: str, *, secure: bool) -> str:
+    """Return the name of a cookie. By HTTPS its prefix keeps other hosts of the domain from setting it.
+
+    Browsers accept a cookie whose name begins with `__Host-` only from the host itself, by HTTPS (RFC 6265bis §4.1.3).
+    """
+    return f"__Host-{name}" if secure else name
 
 
 def _host_name(host: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -17,7 +17,7 @@ from postroad.store.engine import write
 class MadeLink:
     """A sign-in link. ``url`` is secret until it is used."""
 
-    url: str
+    url: str = field(repr=False)
     expires_at: datetime
 
 

@@ -81,14 +81,14 @@ def token_hash(token: str) -> str:
 
 
 def save_user(connection: sa.Connection, name: str, role: AccessRole, password_hash: str, now: datetime) -> bool:
-    """Add a user, or set the password and the role of one, and end the user's sessions.
+    """Add a user, or set the password and the role of one. The user's sessions and sign-in links end.
 
     Returns:
         Whether the user is new.
     """
+    end_sessions_of(connection, name)
     changes = {"role": role, "password_hash": password_hash, "changed_at": now}
     if connection.execute(sa.update(_USERS).where(_USERS.c.name == name).values(changes)).rowcount:
-        end_sessions_of(connection, name)
         return False
     connection.execute(sa.insert(_USERS).values(name=name, created_at=now, **changes))
     return True
@@ -100,7 +100,7 @@ def set_password_hash(connection: sa.Connection, name: str, password_hash: str) 
 
 
 def remove_user(connection: sa.Connection, name: str) -> bool:
-    """Remove a user and end the user's sessions. Returns whether there was one."""
+    """Remove a user. The user's sessions and sign-in links end. Returns whether there was one."""
     end_sessions_of(connection, name)
     return connection.execute(sa.delete(_USERS).where(_USERS.c.name == name)).rowcount == 1
 
@@ -202,7 +202,8 @@ def end_session(connection: sa.Connection, session_id: int) -> str | None:
 
 
 def end_sessions_of(connection: sa.Connection, user: str) -> int:
-    """End all sessions of a user. Returns their number."""
+    """End all sessions of a user, and the links that would begin others. Returns the number of sessions."""
+    connection.execute(sa.delete(_LINKS).where(_LINKS.c.user_name == user))
     return connection.execute(sa.delete(_SESSIONS).where(_SESSIONS.c.user_name == user)).rowcount
 
 

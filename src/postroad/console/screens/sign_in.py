@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import sqlalchemy as sa
 from fastapi import Response
@@ -13,7 +13,7 @@ from fastapi.responses import RedirectResponse
 
 from postroad.console.authorise import CurrentVisit, session_cookie
 from postroad.console.confirm import FieldKind, FormField
-from postroad.console.guard import own_origin
+from postroad.console.guard import cookie_name, is_secure, own_origin
 from postroad.console.oidc import CALLBACK, OidcClient, OidcRefusedError
 from postroad.console.screen import PUBLIC, Screen
 from postroad.console.visit import THEME_COOKIE, Visit, local_path
@@ -40,6 +40,8 @@ OIDC_COOKIE = "postroad-oidc"
 OIDC_WITHIN_S = 600
 THEME_S = 31_536_000
 MAX_USER_CHARACTERS = 200
+MAX_TARGET_CHARACTERS = 3_000
+"""Longest page, quoted, that a sign-in by a provider returns to. Browsers keep cookies of at most 4,096 bytes."""
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +77,8 @@ async def sign_in_by_password(visit: CurrentVisit) -> Response:
     form = await visit.form()
     name = form.text("user", max_characters=MAX_USER_CHARACTERS)
     target, password = local_path(form.raw("next") or "/"), form.raw("password")
-    if wait_s := _wait_s(visit, name):
+    # A name that is not valid is the name of no user, and may be as long as the form.
+    if wait_s := _wait_s(visit, "" if form.errors else name):
         error = f"Too many attempts. Try again in {wait_s} s."
         return await _sign_in_page(visit, target, user=name, error=error, status=429, retry_after_s=wait_s)
     user = None if form.errors else await visit.read(find_user, name)
@@ -143,7 +146,9 @@ async def begin_oidc(visit: CurrentVisit, next: str = "/") -> Response:  # noqa:
     url = await client.authorization_url(secret, _redirect_uri(visit))
     response = RedirectResponse(url, 303)
     # Lax: the provider's redirect is a request from another site. The target is public, and checked when it is read.
-    response.set_cookie(OIDC_COOKIE, f"{secret}|{local_path(next)}", max_age=OIDC_WITHIN_S, **_oidc_options(visit))
+    target = quote(local_path(next))
+    value = f"{secret}|{target if len(target) <= MAX_TARGET_CHARACTERS else '/'}"
+    response.set_cookie(_oidc_cookie(visit), value, max_age=OIDC_WITHIN_S, **_oidc_options(visit))
     return response
 
 
@@ -153,7 +158,7 @@ async def finish_oidc(visit: CurrentVisit, code: str = "", state: str = "", erro
     client = _oidc(visit)
     if wait_s := _wait_s(visit):
         return await _sign_in_page(visit, "/", error=f"Try again in {wait_s} s.", status=429, retry_after_s=wait_s)
-    secret, _, target = visit.request.cookies.get(OIDC_COOKIE, "").partition("|")
+    secret, _, target = visit.request.cookies.get(_oidc_cookie(visit), "").partition("|")
     try:
         user, role = await _oidc_user(visit, client, secret, code="" if error else code, state=state)
     except OidcRefusedError as refused:
@@ -166,8 +171,8 @@ async def finish_oidc(visit: CurrentVisit, code: str = "", state: str = "", erro
 
     token = await visit.run(begin)
     log.info("%s signed in by the provider, from %s, as %s", user, visit.client, role)
-    response = _with_session(visit, token, local_path(target or "/"), crossing=True)
-    response.delete_cookie(OIDC_COOKIE, **_oidc_options(visit))
+    response = _with_session(visit, token, local_path(unquote(target) or "/"), crossing=True)
+    response.delete_cookie(_oidc_cookie(visit), **_oidc_options(visit))
     return response
 
 
@@ -186,6 +191,11 @@ def _oidc(visit: Visit) -> OidcClient:
     if visit.parts.oidc is None:
         raise StateError("sign-in by a provider is not set", remedy="Set console.oidc.")
     return visit.parts.oidc
+
+
+def _oidc_cookie(visit: Visit) -> str:
+    """Return the name of the cookie of a sign-in by a provider, which another host of the domain cannot set."""
+    return cookie_name(OIDC_COOKIE, secure=is_secure(visit.request, visit.parts.console))
 
 
 def _oidc_options(visit: Visit) -> dict[str, Any]:
