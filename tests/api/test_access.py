@@ -154,6 +154,7 @@ async def test_a_request_that_is_not_valid_is_a_problem(
         (b"\xff", ProblemKind.BAD_REQUEST),
         (b'{"events": "\\ud800"}', ProblemKind.BAD_REQUEST),
         (b"[" * 100_000, ProblemKind.BAD_REQUEST),
+        *((b"[" * depth + b'"\\u0000"' + b"]" * depth, ProblemKind.BAD_REQUEST) for depth in (500, 900)),
         (b'{"events": []}', ProblemKind.INVALID),
         (b'{"events": [], "more": 1}', ProblemKind.INVALID),
         (b'{"events": [{"address": "a@example.org", "name": "\\u0000"}]}', ProblemKind.INVALID),
@@ -194,6 +195,26 @@ async def test_an_act_that_fails_leaves_no_record(api: ApiServer) -> None:
         assert (await http.post("/campaigns/news/pause")).json() == {"campaign": "news", "state": "paused"}
         problem(await http.post("/campaigns/news/pause"), ProblemKind.CONFLICT)
     assert records() == [("key key-operate", "campaign.pause", "news")]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_an_act_that_waits_for_the_database_keeps_no_other_request_waiting(api: ApiServer) -> None:
+    api.installation.launch(NEWS)
+    async with api.client(AccessRole.OPERATE) as http:
+        assert (await http.get("/campaigns/news")).status_code == 200
+        await asyncio.to_thread((locked := write(api.installation.engine)).__enter__)
+        acting = asyncio.create_task(http.post("/campaigns/news/launch"))
+        try:
+            for _ in range(20):
+                async with asyncio.timeout(3):
+                    assert (await http.get("/campaigns/news")).status_code == 200
+                await asyncio.sleep(0.02)
+            assert not acting.done()
+        finally:
+            await asyncio.to_thread(locked.__exit__, None, None, None)
+        await acting
+    with read(api.installation.engine) as connection:
+        assert connection.execute(sa.text("SELECT action FROM audit_record")).scalars().all() == ["campaign.launch"]
 
 
 def test_the_path_of_the_api_is_the_one_of_its_description() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -18,9 +18,10 @@ from fastapi.routing import APIRoute
 from postroad.api.parts import ApiParts
 from postroad.api.problems import FieldProblem, ProblemError, ProblemKind, invalid
 from postroad.app.api_keys import authenticate
+from postroad.app.recorded_act import recorded_act
 from postroad.settings import AccessRole
 from postroad.store.api_key import ApiKey
-from postroad.store.audit import Actor, AuditedAct, audited
+from postroad.store.audit import Actor, AuditedAct
 from postroad.web.body import read_body
 
 MAX_BODY_BYTES: Final = 1_000_000
@@ -57,7 +58,7 @@ class Caller:
 
     def act(
         self, action: str, target: str, *, first: bool = False, note: str = ""
-    ) -> AbstractContextManager[AuditedAct]:
+    ) -> AbstractAsyncContextManager[AuditedAct]:
         """Record an act in the audit log, in the transaction of the act.
 
         Args:
@@ -67,12 +68,12 @@ class Caller:
             note: The reason that the caller gave.
 
         Returns:
-            A context manager, in whose block the act is done.
+            An asynchronous context manager, in whose block the act is done.
         """
         context = self.parts.context
         actor = Actor(name=self.name, origin=self.origin)
         act = AuditedAct(actor=actor, action=action, target=target, at=context.clock.now(), note=note)
-        return audited(context.engine, act, first=first)
+        return recorded_act(context.engine, act, first=first)
 
 
 class ApiRoute(APIRoute):
@@ -187,9 +188,10 @@ async def _require_body(request: Request, max_bytes: int) -> None:
     request._body = body  # FastAPI parses what was read here.
     try:
         content = msgspec.json.decode(body)
+        has_nul = b"\\u0000" in body and _has_nul(content)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ProblemError(ProblemKind.BAD_REQUEST, f"the body is not JSON: {error}") from None
-    if b"\\u0000" in body and _has_nul(content):
+    if has_nul:
         raise invalid("body", "it contains a NUL character")
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote, unquote, urlencode
@@ -13,13 +13,14 @@ import sqlalchemy as sa
 from fastapi import Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from postroad.app.recorded_act import ACT_WITHIN_S, recorded_act
 from postroad.console.confirm import Confirmation
 from postroad.console.forms import ConsoleForm, parse_form
-from postroad.console.guard import is_secure
+from postroad.console.guard import cookie_name, is_secure
 from postroad.console.parts import ConsoleParts
 from postroad.errors import UnavailableError
 from postroad.settings import AccessRole
-from postroad.store.audit import Actor, AuditedAct, audited, save_act
+from postroad.store.audit import Actor, AuditedAct
 from postroad.store.engine import read
 from postroad.web.body import read_body
 
@@ -27,7 +28,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READ_WITHIN_S = 15.0
-ACT_WITHIN_S = 120.0
 STATEMENT_MS = 10_000
 MAX_FORM_BYTES = 262_144
 NOTICE_COOKIE = "notice"
@@ -108,7 +108,7 @@ class Visit:
         pairs = [(name, value) for name, value in self.request.query_params.multi_items() if name not in changes]
         pairs += [(name, str(value)) for name, value in changes.items() if value is not None]
         query = f"?{urlencode(pairs)}" if pairs else ""
-        return quote(self.request.url.path) + query
+        return quote(self.request.scope["path"]) + query
 
     async def read(
         self, function: Callable[Concatenate[sa.Connection, P], T], *arguments: P.args, **options: P.kwargs
@@ -139,10 +139,9 @@ class Visit:
         """Call a function that blocks, in a thread. Raises UnavailableError if it does not return in time."""
         return await _within(ACT_WITHIN_S, asyncio.to_thread(function, *arguments, **options))
 
-    @asynccontextmanager
-    async def act(
+    def act(
         self, action: str, target: str, *, count: int | None = None, note: str = "", first: bool = False
-    ) -> AsyncIterator[AuditedAct]:
+    ) -> AbstractAsyncContextManager[AuditedAct]:
         """Record what the block does in the audit log, in the first transaction that it commits.
 
         Args:
@@ -152,17 +151,11 @@ class Visit:
             note: The reason that the user gave.
             first: Commit the record before the block, for an act on the queue.
 
-        Yields:
-            The act.
+        Returns:
+            An asynchronous context manager, in whose block the act is done.
         """
         act = AuditedAct(actor=self.actor, action=action, target=target, at=self.parts.now(), count=count, note=note)
-        # Saving may block for as long as the database is locked: the pages of others do not wait for it.
-        if first:
-            await self.run(save_act, self.parts.engine, act)
-        with audited(self.parts.engine, act):
-            yield act
-            if not act.is_saved:
-                await self.run(save_act, self.parts.engine, act)
+        return recorded_act(self.parts.engine, act, first=first)
 
     async def form(self) -> ConsoleForm:
         """Return the form of a POST. Raises HTTPException for a body that is too long or too slow."""
@@ -177,11 +170,11 @@ class Visit:
             status: HTTP status.
             values: Variables of the template.
         """
-        notice = unquote(self.request.cookies.get(NOTICE_COOKIE, ""))[:MAX_NOTICE_CHARACTERS]
+        notice = unquote(self.request.cookies.get(self._notice_cookie, ""))[:MAX_NOTICE_CHARACTERS]
         html = self.parts.templates.render(template, visit=self, theme=self.theme, notice=notice, **values)
         response = HTMLResponse(html, status)
         if notice and not self.request.headers.get("hx-request"):
-            response.delete_cookie(NOTICE_COOKIE, **self.cookie_options())
+            response.delete_cookie(self._notice_cookie, **self.cookie_options())
         return response
 
     def confirm(self, confirmation: Confirmation, *, errors: Sequence[str] = (), status: int = 200) -> HTMLResponse:
@@ -193,8 +186,12 @@ class Visit:
         response = RedirectResponse(path, 303)
         if notice:
             text = quote(notice[:MAX_NOTICE_CHARACTERS])
-            response.set_cookie(NOTICE_COOKIE, text, max_age=NOTICE_S, **self.cookie_options())
+            response.set_cookie(self._notice_cookie, text, max_age=NOTICE_S, **self.cookie_options())
         return response
+
+    @property
+    def _notice_cookie(self) -> str:
+        return cookie_name(NOTICE_COOKIE, secure=is_secure(self.request, self.parts.console))
 
     def cookie_options(self) -> dict[str, Any]:
         """Return the attributes of every cookie."""

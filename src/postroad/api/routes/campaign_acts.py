@@ -45,7 +45,7 @@ class RecallAnswer(Answer):
 @needs(AccessRole.SEND)
 async def pause_campaign(name: CampaignName, caller: CallerParameter) -> ActAnswer:
     """Let nothing more of a campaign leave. What is on the wire finishes."""
-    with caller.act("campaign.pause", name):
+    async with caller.act("campaign.pause", name):
         await campaign_acts.pause(caller.parts.context, name, by=f"API key {caller.key.name}")
     return await _acted(caller, name)
 
@@ -54,7 +54,7 @@ async def pause_campaign(name: CampaignName, caller: CallerParameter) -> ActAnsw
 @needs(AccessRole.SEND)
 async def resume_campaign(name: CampaignName, caller: CallerParameter) -> ActAnswer:
     """Resume a paused campaign. No message is sent twice."""
-    with caller.act("campaign.resume", name):
+    async with caller.act("campaign.resume", name):
         await campaign_acts.resume(caller.parts.context, name, by=f"API key {caller.key.name}")
     return await _acted(caller, name)
 
@@ -63,7 +63,7 @@ async def resume_campaign(name: CampaignName, caller: CallerParameter) -> ActAns
 @needs(AccessRole.SEND)
 async def close_campaign(name: CampaignName, caller: CallerParameter) -> ActAnswer:
     """Let no more recipients enter a campaign. It finishes after those who did."""
-    with caller.act("campaign.close", name):
+    async with caller.act("campaign.close", name):
         await campaign_acts.close(caller.parts.context, name)
     return await _acted(caller, name)
 
@@ -72,7 +72,7 @@ async def close_campaign(name: CampaignName, caller: CallerParameter) -> ActAnsw
 @needs(AccessRole.OPERATE)
 async def cancel_campaign(name: CampaignName, caller: CallerParameter) -> ActAnswer:
     """End a campaign for good. What is on the wire finishes; everything that waits is cancelled."""
-    with caller.act("campaign.cancel", name) as act:
+    async with caller.act("campaign.cancel", name) as act:
         act.count = await campaign_acts.cancel(caller.parts.context, name)
     return await _acted(caller, name)
 
@@ -82,7 +82,7 @@ async def cancel_campaign(name: CampaignName, caller: CallerParameter) -> ActAns
 async def recall_campaign(name: CampaignName, recall: RecallInput, caller: CallerParameter) -> RecallAnswer:
     """Stop what has not left of a campaign, or of one of its steps, for good."""
     target = f"{name}, step {recall.step}" if recall.step else name
-    with caller.act("campaign.recall", target) as act:
+    async with caller.act("campaign.recall", target) as act:
         done = await campaign_acts.recall_campaign(caller.parts.context, name, recall.step)
         act.count = done.counts[TouchState.CANCELLED]
     return RecallAnswer(campaign=name, step=done.step, state=done.state, counts=done.counts)

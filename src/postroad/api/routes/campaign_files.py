@@ -98,7 +98,7 @@ async def apply_campaign(name: CampaignName, campaign: CampaignInput, caller: Ca
     for index, file in enumerate(campaign.files):
         if (file.text is None) == (file.content is None):
             raise invalid(f"files.{index}", "it has either text or content")
-    with caller.act("campaign.apply", name) as act:
+    async with caller.act("campaign.apply", name) as act:
         act.count = 1
         applied = await asyncio.to_thread(_apply, caller.parts.context, name, campaign.files)
     return CampaignApplied(campaign=applied.name, state=applied.state)
@@ -138,7 +138,7 @@ async def send_proof(name: CampaignName, proof: ProofInput, caller: CallerParame
     context = caller.parts.context
     request = ProofRequest(campaign=name, to=tuple(proof.to), address=proof.recipient, step=proof.step)
     proofs = await asyncio.to_thread(make_proofs, context, request, os.environ)
-    with caller.act("campaign.proof", name, first=True) as act:
+    async with caller.act("campaign.proof", name, first=True) as act:
         act.count = len(proofs)
         sent = await send_proofs(context, proofs)
     return ProofsSent(

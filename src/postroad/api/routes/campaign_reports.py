@@ -128,7 +128,7 @@ async def get_rollout(name: CampaignName, caller: CallerParameter) -> RolloutAns
 @needs(AccessRole.OPERATE)
 async def widen_campaign(name: CampaignName, share: WidenInput, caller: CallerParameter) -> WidenAnswer:
     """Let the next share of a rollout go, whatever holds it. A pass does this by itself when the outcomes are good."""
-    with caller.act("campaign.widen", f"{name}, share {share.share}") as act:
+    async with caller.act("campaign.widen", f"{name}, share {share.share}") as act:
         done = await widen(caller.parts.context, name, share.share, by=caller.name)
         act.count = done.advance.submitted
     return WidenAnswer(campaign=name, share=share.share, already=not done.opened, submitted=done.advance.submitted)

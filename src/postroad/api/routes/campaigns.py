@@ -289,6 +289,6 @@ async def launch_campaign(
     if key is not None and not key.isascii():
         raise invalid("Idempotency-Key", "it has visible ASCII characters")
     run_key = f"api {name} {key}" if key is not None else None
-    with caller.act("campaign.launch", name, first=True):
+    async with caller.act("campaign.launch", name, first=True):
         started = await start_launch(caller.parts.context, name, asked_by=caller.name, idempotency_key=run_key)
     return LaunchAnswer(campaign=name, flow_run=started.run_id, url=started.url, needs_approval=started.needs_approval)

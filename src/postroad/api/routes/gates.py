@@ -93,7 +93,7 @@ async def pause_gate(pause: PauseInput, caller: CallerParameter) -> GatePauseAns
     context = caller.parts.context
     queue = await context.queue(SEND_QUEUE)
     await require_gate(context, queue, pause.gate)
-    with caller.act("gate.pause", pause.gate, first=True):
+    async with caller.act("gate.pause", pause.gate, first=True):
         now = context.clock.now()
         await gate_pauses.pause_gate(context.engine, queue, pause.gate, pause.for_ms, by=caller.name, now=now)
     return GatePauseAnswer(gate=pause.gate, paused=True)
@@ -106,7 +106,7 @@ async def resume_gate(resume: GateInput, caller: CallerParameter) -> GatePauseAn
     context = caller.parts.context
     queue = await context.queue(SEND_QUEUE)
     await require_gate(context, queue, resume.gate)
-    with caller.act("gate.resume", resume.gate, first=True):
+    async with caller.act("gate.resume", resume.gate, first=True):
         await gate_acts.resume_gate(context, queue, resume.gate, by=caller.name)
     return GatePauseAnswer(gate=resume.gate, paused=False)
 

@@ -152,7 +152,7 @@ async def approve_launch(name: CampaignName, approval: ApprovalInput, caller: Ca
     """
     context = caller.parts.context
     pending = await find_pending(context, name)
-    with caller.act("campaign.approve", name) as act:
+    async with caller.act("campaign.approve", name) as act:
         act.count = pending.people if pending is not None else None
         done = await approve_and_resume(context, name, _decider(caller), seen=approval.request)
     return _decision(name, done)
@@ -162,7 +162,7 @@ async def approve_launch(name: CampaignName, approval: ApprovalInput, caller: Ca
 @needs(AccessRole.SEND)
 async def refuse_launch(name: CampaignName, refusal: RefusalInput, caller: CallerParameter) -> DecisionAnswer:
     """Refuse the launch that waits, or take back an approval that no launch used. The campaign stays a draft."""
-    with caller.act("campaign.refuse", name, note=refusal.reason):
+    async with caller.act("campaign.refuse", name, note=refusal.reason):
         done, _ = await refuse_and_resume(caller.parts.context, name, _decider(caller), refusal.reason)
     return _decision(name, done)
 

@@ -47,7 +47,7 @@ async def cancel_message(id: MessageNumber, caller: CallerParameter) -> MessageC
     context = caller.parts.context
     touch = await _waiting(caller, id)
     queue = await context.queue(queue_of_touch(touch))
-    with caller.act("message.cancel", str(id), note=touch.address) as act:
+    async with caller.act("message.cancel", str(id), note=touch.address) as act:
         act.count = await cancel_touches(context.engine, queue, [job_id(id)], context.clock.now())
     return MessageCancelled(id=id, cancelled=bool(act.count))
 
@@ -65,7 +65,7 @@ async def reschedule_message(
         raise invalid("at", f"it is not within the next {MAX_DELAY.days} days")
     touch = await _waiting(caller, id)
     queue = await context.queue(queue_of_touch(touch))
-    with caller.act("message.reschedule", str(id), note=f"{touch.address}: {schedule.at.isoformat()}") as act:
+    async with caller.act("message.reschedule", str(id), note=f"{touch.address}: {schedule.at.isoformat()}") as act:
         due_ms = int(schedule.at.timestamp() * 1000)
         act.count = await reschedule_touches(context.engine, queue, [job_id(id)], due_ms)
     return MessageRescheduled(id=id, rescheduled=bool(act.count))

@@ -183,7 +183,7 @@ async def put_recipient_(address: AddressPath, recipient: RecipientInput, caller
     It adds the recipient to no audience. Fields have the types that the recipient's audiences declare.
     """
     given = GivenMember(address=address, time_zone=recipient.time_zone, fields=recipient.fields)
-    with caller.act("recipient.put", address) as act:
+    async with caller.act("recipient.put", address) as act:
         act.count = 1
         await asyncio.to_thread(put_recipient, caller.parts.context, given)
     return await _answer(caller, address)
@@ -253,7 +253,7 @@ async def record_events_(events: EventsInput, caller: CallerParameter) -> Events
             done = record_events(connection, [event for _, event in valid])
         return done.recorded, done.unknown
 
-    with caller.act("event.record", f"{len(valid):,} events") as act:
+    async with caller.act("event.record", f"{len(valid):,} events") as act:
         act.count = len(valid)
         recorded, unknown = await asyncio.to_thread(save)
     errors += [
@@ -318,7 +318,7 @@ async def add_members_(name: AudienceName, members: MembersInput, caller: Caller
     audience declares. A campaign with `entry: joined` enrols new members.
     """
     given = [GivenMember(address=it.address, time_zone=it.time_zone, fields=it.fields) for it in members.members]
-    with caller.act("audience.add", name) as act:
+    async with caller.act("audience.add", name) as act:
         done = await asyncio.to_thread(add_members, caller.parts.context, name, given, by=f"API key {caller.key.name}")
         act.count = done.added + done.known
     errors = [RowProblem(index=it.index, field=it.field, message=it.message) for it in done.faults]

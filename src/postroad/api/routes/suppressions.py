@@ -125,7 +125,7 @@ async def add_suppressions_(suppressions: SuppressionsInput, caller: CallerParam
         source=f"API key {caller.key.name}",
         audience=suppressions.audience,
     )
-    with caller.act("suppression.add", ", ".join(given.keys)) as act:
+    async with caller.act("suppression.add", ", ".join(given.keys)) as act:
         act.count = len(given.keys)
         done = await asyncio.to_thread(add_suppressions, caller.parts.context, given)
     return SuppressionsAdded(suppressed=done.new, known=done.known)
@@ -136,7 +136,7 @@ async def add_suppressions_(suppressions: SuppressionsInput, caller: CallerParam
 async def lift_suppressions_(suppressions: LiftInput, caller: CallerParameter) -> SuppressionsLifted:
     """Lift suppressions, for a reason. Messages that ended stay ended."""
     keys = _keys(suppressions.addresses)
-    with caller.act("suppression.lift", ", ".join(keys), note=suppressions.reason) as act:
+    async with caller.act("suppression.lift", ", ".join(keys), note=suppressions.reason) as act:
         lifted = await asyncio.to_thread(
             lift_suppressions,
             caller.parts.context,

@@ -145,7 +145,7 @@ async def decide_messages(decision: DecisionInput, caller: CallerParameter) -> M
         raise invalid("decision", f"{decision.state} messages cannot be decided as {decision.decision}")
     context = caller.parts.context
     queues = await _by_queue(caller, decision.ids)
-    with caller.act(f"message.{decision.decision}", f"{len(decision.ids):,} messages") as act:
+    async with caller.act(f"message.{decision.decision}", f"{len(decision.ids):,} messages") as act:
         act.count = 0
         for name, ids in queues.items():
             queue = await context.queue(name)
@@ -211,7 +211,7 @@ async def resolve_unknown(
     context = caller.parts.context
     queues = await _by_queue(caller, [id])
     queue = await context.queue(next(iter(queues), SEND_QUEUE))
-    with caller.act("unknown.resolve", f"message {id}", note=resolution.outcome.value) as act:
+    async with caller.act("unknown.resolve", f"message {id}", note=resolution.outcome.value) as act:
         act.count = 1
         await resolve(context, queue, job_id(id), resolution.outcome, by=caller.name)
     return Resolved(id=id, outcome=resolution.outcome)
@@ -223,7 +223,7 @@ async def replay_dead(letters: ReplayInput, caller: CallerParameter) -> Replayed
     """Send dead letters again. Hard bounces and mail of cancelled campaigns are skipped."""
     context = caller.parts.context
     queues = await _by_queue(caller, letters.ids)
-    with caller.act("dead.replay", f"{len(letters.ids):,} messages") as act:
+    async with caller.act("dead.replay", f"{len(letters.ids):,} messages") as act:
         act.count = 0
         for name, ids in queues.items():
             act.count += await replay(context, await context.queue(name), ids)

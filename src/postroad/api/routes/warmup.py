@@ -43,7 +43,7 @@ async def set_warmup_cap(cap: CapInput, caller: CallerParameter) -> CapAnswer:
     if cap.provider not in providers():
         raise unknown_name("mailbox provider", cap.provider, providers())
     target = f"{cap.identity} at {cap.provider}"
-    with caller.act("warmup.override", target, note=f"{cap.cap:,}: {cap.why}") as act:
+    async with caller.act("warmup.override", target, note=f"{cap.cap:,}: {cap.why}") as act:
         act.count = len(group)
         await override_caps(caller.parts.context, group, cap.provider, cap.cap, by=caller.name, why=cap.why)
     return CapAnswer(identities=[identity.name for identity in group], provider=cap.provider, cap=cap.cap)
