@@ -17,7 +17,7 @@ from postroad.store.campaign import CampaignState
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from tests.campaign.project import CampaignProject
-from tests.console.kit import Console
+from tests.console.kit import Console, form_of, press
 from tests.console.test_plain_markdown import SUMMARY
 from tests.store.rows import add_campaign, add_recipient, add_touch
 
@@ -93,9 +93,23 @@ async def test_findings_are_those_of_the_preflight(console: Console, project: Ca
     assert "<html" in page.text, "without htmx it is a page"
     part = await http.get("/launch/spring/findings", headers={"HX-Request": "true"})
     assert "<html" not in part.text
-    stopped = await http.post("/launch/spring/start")
+    stopped = await press(http, "/launch/spring/start")
     assert stopped.status_code >= 400
     assert "may not be launched" in stopped.text
+
+
+async def test_a_campaign_that_changed_after_the_page_is_not_launched(
+    console: Console, project: CampaignProject
+) -> None:
+    http = await console.client(AccessRole.SEND)
+    action, shown = form_of(await http.get("/launch/spring/start"))
+    project.template("hello.html", HTML.replace("Hello", "Goodbye"))
+    project.apply(HTML_CAMPAIGN)
+    refused = await http.post(action, data=shown)
+    assert refused.status_code == 409
+    assert "has changed since" in refused.text
+    assert form_of(refused)[1] != shown
+    assert not console.audit()
 
 
 async def test_the_forecast_says_when_it_is_over(console: Console, project: CampaignProject) -> None:
@@ -139,7 +153,7 @@ async def test_only_the_request_that_the_page_showed_is_approved(
     project.apply(HTML_CAMPAIGN + "approval: always\non_reply: continue\n")
     again = (await request_approval(context, asked)).approval
     assert again is not None
-    for request in (str(shown.id), "", "x"):
+    for request in (str(shown.id), "", "x", "9" * 5_000):
         refused = await http.post("/launch/spring/approve", data={"request": request})
         assert refused.status_code == 409, request
         assert "was requested again after" in refused.text
@@ -154,7 +168,7 @@ async def test_a_campaign_that_ended_cannot_be_launched(console: Console, engine
         add_campaign(connection, name="old", state=CampaignState.FINISHED)
     http = await console.client(AccessRole.SEND)
     assert (await http.get("/launch/old/start")).status_code == 409
-    assert (await http.post("/launch/old/start")).status_code == 409
+    assert (await http.post("/launch/old/start", data={"shown": "x"})).status_code == 409
 
 
 START = 'href="/launch/spring/start"'

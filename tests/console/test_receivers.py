@@ -17,7 +17,7 @@ from postroad.settings import AccessRole
 from postroad.store.engine import read, write
 from postroad.store.shaping import add_change, open_changes
 from tests.console.delivery_rows import GOOGLE, a_change, add_delivery
-from tests.console.kit import Console
+from tests.console.kit import Console, form_of, press
 from tests.console.pages import HOSTILE, fill
 
 NUMBER = re.compile(r'<a class="num" href="(/receivers/messages\?[^"]+)"[^>]*>([\d,]+)</a>')
@@ -118,7 +118,7 @@ async def test_a_change_is_undone_with_its_extent_and_a_record(
         assert "<script>" not in asked.text
         with read(engine) as connection:
             assert len(open_changes(connection)) == 3, "a GET changes nothing"
-        done = await http.post("/receivers/undo", data={"gate": GOOGLE, "note": "Google confirmed it"})
+        done = await press(http, unescape(links[-1]), note="Google confirmed it")
         assert (done.status_code, done.headers["location"]) == (303, "/receivers")
         with read(engine) as connection:
             assert [change.rule for change in open_changes(connection)] == ["blocked"]
@@ -145,6 +145,34 @@ async def test_the_undo_names_a_pause_of_an_operator(console: Console, engine: s
         assert "That pause ends, too" not in (await http.get(path)).text
         await queue.pause_gate(GOOGLE, None)
         assert "That pause ends, too" in (await http.get(path)).text
+
+
+@pytest.mark.parametrize("by", ["a reply", "an operator"])
+async def test_only_what_the_page_showed_is_undone(
+    console: Console, engine: sa.Engine, redis_url: str, by: str
+) -> None:
+    now, http = SystemClock().now(), await console.client(AccessRole.OPERATE)
+    with write(engine) as connection:
+        assert add_change(connection, a_change(now, GOOGLE, "gmail-rate", connections=2))
+    async with Queue.open(redis_url, "email:send") as queue:
+        await queue.set_gate(Gate(name=GOOGLE, concurrency=2))
+        action, shown = form_of(await http.get(httpx.URL("/receivers/undo", params={"gate": GOOGLE})))
+        if by == "a reply":
+            with write(engine) as connection:
+                assert add_change(connection, a_change(now, GOOGLE, "gmail-stop", suspended=True, reply="421 later"))
+        await queue.pause_gate(GOOGLE, None)
+        refused = await http.post(action, data=shown)
+        assert refused.status_code == 409
+        assert "has changed since" in refused.text
+        assert ("gmail-stop set" if by == "a reply" else "That pause ends, too") in refused.text
+        with read(engine) as connection:
+            assert len(open_changes(connection)) == (2 if by == "a reply" else 1)
+        assert [state.gate.paused_until_ms for state in await queue.gates()] != [None]
+        assert not console.audit()
+        action, shown = form_of(refused)
+        assert (await http.post(action, data=shown)).status_code == 303
+        with read(engine) as connection:
+            assert not open_changes(connection)
 
 
 async def test_changes_page_by_key_and_filter_by_sender(console: Console) -> None:

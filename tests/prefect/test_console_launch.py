@@ -29,7 +29,7 @@ from postroad.local.run_watch import watch_runs
 from postroad.settings import AccessRole, Settings
 from postroad.store.engine import read, write
 from tests.api.installation import Mailbox
-from tests.console.kit import Console, open_console_of
+from tests.console.kit import Console, open_console_of, press
 from tests.kit.waiting import until
 from tests.prefect.test_approval import CAMPAIGN, ENDED, PEOPLE, SETTINGS, LaunchProject
 from tests.prefect.test_bounces import state
@@ -89,7 +89,7 @@ class Launching:
 
     async def start(self, http: httpx.AsyncClient) -> str:
         """Press the button of the launch page. Returns the id of the run."""
-        started = await http.post("/launch/spring/start")
+        started = await press(http, "/launch/spring/start")
         assert started.status_code == 303, started.text
         page, _, run_id = started.headers["location"].partition("?")[0].rpartition("/")
         assert page == "/launch/spring/run"

@@ -11,12 +11,13 @@ from postroad.errors import StateError
 from postroad.read_model.campaigns import (
     campaign_lines,
     campaign_parts,
+    campaign_states,
     campaign_touches,
     campaign_traffic,
     journey_recipients,
 )
 from postroad.read_model.receivers import TrafficWindow
-from postroad.store.campaign import CampaignState
+from postroad.store.campaign import Campaign, CampaignState
 from postroad.store.engine import read, write
 from postroad.store.enrolment import EnrolmentState, ExitReason
 from postroad.store.ledger import TouchState
@@ -58,7 +59,7 @@ def test_parts_sum_to_the_audience_and_each_has_a_list(engine: sa.Engine) -> Non
         queued = all_rows(lambda after: campaign_touches(connection, "spring", state=S.QUEUED, after=after, limit=3))
         assert len(queued) == found.summary.counts[S.QUEUED] == numbers[S.QUEUED] + numbers[S.ACCEPTED]
         assert [row.step for row in queued] == ["step-1"] * numbers[S.QUEUED] + ["step-2"] * numbers[S.ACCEPTED]
-        lines = {line.name: line.touches for line in campaign_lines(connection)}
+        lines = {line.name: line.touches for line in campaign_lines(connection).rows}
     assert lines == {"spring": {state: n for state, n in found.summary.counts.items() if n}, "other": {}}
 
 
@@ -151,4 +152,48 @@ def test_a_list_costs_the_same_in_a_larger_campaign(engine: sa.Engine, state: To
         assert step
         with write(engine) as connection:
             connection.execute(sa.text(f"UPDATE campaign SET state = '{CampaignState.FINISHED}'"))
+    assert efforts[1] <= max(1.3 * efforts[0], efforts[0] + 150)
+
+
+def test_campaigns_are_listed_by_pages_of_the_newest_first(engine: sa.Engine) -> None:
+    with write(engine) as connection:
+        for number in range(7):
+            state = CampaignState.DRAFT if number % 3 == 0 else CampaignState.RUNNING
+            campaign, (step,) = add_campaign(connection, name=f"campaign-{number}", state=state)
+            add_touch(connection, campaign, step, S.QUEUED)
+    with read(engine) as connection:
+        for state, numbers in ((None, range(7)), (CampaignState.DRAFT, (0, 3, 6)), (CampaignState.PAUSED, ())):
+            rows = all_rows(lambda after, state=state: campaign_lines(connection, state=state, after=after, limit=2))  # type: ignore[misc]
+            assert [row.name for row in rows] == [f"campaign-{number}" for number in sorted(numbers, reverse=True)]
+            assert all(row.touches == {S.QUEUED: 1} for row in rows)
+        assert campaign_states(connection) == [CampaignState.DRAFT, CampaignState.RUNNING]
+
+
+def add_copies(connection: sa.Connection, campaign: int, number: int) -> None:
+    """Insert copies of a campaign, without steps."""
+    columns = ", ".join(column.name for column in Campaign.__table__.c if column.name not in ("id", "name"))  # type: ignore[attr-defined]
+    connection.execute(
+        sa.text(
+            "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :number) "
+            f"INSERT INTO campaign (name, {columns}) SELECT name || '-' || n, {columns} FROM campaign, numbers "
+            "WHERE id = :campaign"
+        ),
+        {"number": number, "campaign": campaign},
+    )
+
+
+def test_a_page_of_campaigns_costs_the_same_among_more(engine: sa.Engine) -> None:
+    efforts = []
+    for number in (300, 3_000):
+        with write(engine) as connection:
+            add_copies(connection, add_campaign(connection, state=CampaignState.RUNNING)[0], number)
+            add_campaign(connection, state=CampaignState.DRAFT)
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(sa.text("ANALYZE"))
+        with read(engine) as connection, effort_of(connection) as effort:
+            campaign_lines(connection)
+            campaign_lines(connection, state=CampaignState.DRAFT)
+            campaign_lines(connection, state=CampaignState.RUNNING)
+            campaign_states(connection)
+        efforts.append(effort.count)
     assert efforts[1] <= max(1.3 * efforts[0], efforts[0] + 150)

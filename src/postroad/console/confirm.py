@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+CHANGED = "What this touches has changed since the page was shown. This is how it is now."
+"""Error of an act that would touch other things than its page showed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Extent:

@@ -10,6 +10,8 @@ from urllib.parse import parse_qsl
 from fastapi import HTTPException
 
 MAX_FIELDS = 200
+MAX_ID_DIGITS = 18
+"""Each id of so many digits is below 2**63."""
 FORM_TYPE = "application/x-www-form-urlencoded"
 
 
@@ -65,6 +67,11 @@ class ConsoleForm:
         except ValueError:
             self.errors[name] = "Choose a date and a time."
             return None
+
+    def row_id(self, name: str) -> int:
+        """Return the id in a hidden field. 0, which no row has, for any other text."""
+        text = self.raw(name)
+        return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_ID_DIGITS else 0
 
     def checked(self, name: str) -> bool:
         """Return whether a check box is checked."""

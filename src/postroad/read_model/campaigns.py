@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from msgspec import Struct
 
 from postroad.campaign.status import CampaignSummary, campaign_summary
 from postroad.errors import unknown_name
-from postroad.read_model.page import DEFAULT_LIMIT, Page, checked_limit, decode_cursor, encode_cursor
+from postroad.read_model.page import DEFAULT_LIMIT, Page, checked_limit, decode_cursor, encode_cursor, to_page
 from postroad.read_model.receivers import TrafficWindow, window_start
 from postroad.store.campaign import CampaignState, StepKind, find_campaign, steps_of
 from postroad.store.enrolment import EnrolmentState, ExitReason
+from postroad.store.keyset import keyset_sql
 from postroad.store.ledger import TouchState
 from postroad.store.step_page import EnrolmentRow, enrolment_ids_in_state, enrolments_by_ids, touch_ids_in_state
 from postroad.store.touch_lookup import FoundTouch, touches_by_ids
@@ -225,17 +226,38 @@ def campaign_traffic(connection: sa.Connection, name: str, now: datetime, window
     return traffic_of_campaign(connection, campaign.id or 0, window_start(window, now))
 
 
-def campaign_lines(connection: sa.Connection) -> list[CampaignLine]:
-    """Return all campaigns, the newest first, without those of warmups to seed lists."""
-    statement = sa.text(
-        "SELECT campaign.id, touch_count.state, sum(touch_count.touches) AS n FROM campaign "
-        "JOIN step ON step.campaign_id = campaign.id JOIN touch_count ON touch_count.step_id = step.id "
-        "WHERE NOT campaign.warmup GROUP BY campaign.id, touch_count.state HAVING sum(touch_count.touches) <> 0"
-    )
-    touches: dict[int, dict[TouchState, int]] = {}
-    for row in connection.execute(statement):
-        touches.setdefault(row.id, {})[TouchState(row.state)] = int(row.n)
-    return [
+def campaign_lines(
+    connection: sa.Connection,
+    *,
+    state: CampaignState | None = None,
+    after: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+) -> Page[CampaignLine]:
+    """Return campaigns, the newest first, without those of warmups to seed lists.
+
+    Args:
+        connection: A connection in a transaction.
+        state: Only campaigns in this state; None: in any.
+        after: The cursor of the page before; None: the first page.
+        limit: Rows of the page.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: The cursor is not one of this list.
+    """
+    limit, before = checked_limit(limit), decode_cursor(after, int, _LAST)
+    values = {"after_id": before, "limit": limit + 1, "state": state.value if state is not None else None}
+    if state is None:
+        where, order_by = "id < :after_id", "id DESC"
+    else:
+        where, order_by = keyset_sql(connection, equal=("state",), key=("id",), descending=True)
+    statement = sa.text(f"{_CAMPAIGNS} AND {where} ORDER BY {order_by} LIMIT :limit").columns(*_CAMPAIGN_COLUMNS)
+    rows = connection.execute(statement, values).all()
+    page = to_page(rows, limit, lambda row: row.id)
+    touches = _touches_of(connection, [row.id for row in page.rows])
+    lines = [
         CampaignLine(
             name=row.name,
             state=CampaignState(row.state),
@@ -243,13 +265,35 @@ def campaign_lines(connection: sa.Connection) -> list[CampaignLine]:
             finished_at=row.finished_at,
             touches=touches.get(row.id, {}),
         )
-        for row in connection.execute(_CAMPAIGNS)
+        for row in page.rows
+    ]
+    return Page(rows=lines, next=page.next)
+
+
+def _touches_of(connection: sa.Connection, campaign_ids: Sequence[int]) -> dict[int, dict[TouchState, int]]:
+    """Return the numbers of messages of campaigns by state. States without messages are missing."""
+    statement = sa.text(
+        "SELECT step.campaign_id, touch_count.state, sum(touch_count.touches) AS n FROM step "
+        "JOIN touch_count ON touch_count.step_id = step.id WHERE step.campaign_id IN :ids "
+        "GROUP BY step.campaign_id, touch_count.state HAVING sum(touch_count.touches) <> 0"
+    ).bindparams(sa.bindparam("ids", list(campaign_ids), expanding=True))
+    touches: dict[int, dict[TouchState, int]] = {}
+    for row in connection.execute(statement):
+        touches.setdefault(row.campaign_id, {})[TouchState(row.state)] = int(row.n)
+    return touches
+
+
+def campaign_states(connection: sa.Connection) -> list[CampaignState]:
+    """Return the states in which there are campaigns, without those of warmups to seed lists."""
+    statement = sa.text("SELECT 1 FROM campaign WHERE NOT warmup AND state = :state LIMIT 1")
+    return [
+        state for state in CampaignState if connection.execute(statement, {"state": state.value}).first() is not None
     ]
 
 
-_CAMPAIGNS = sa.text(
-    "SELECT id, name, state, launched_at, finished_at FROM campaign WHERE NOT warmup ORDER BY id DESC"
-).columns(
+_LAST = 2**63 - 1
+_CAMPAIGNS = "SELECT id, name, state, launched_at, finished_at FROM campaign WHERE NOT warmup"
+_CAMPAIGN_COLUMNS: tuple[sa.ColumnClause[Any], ...] = (
     sa.column("id", sa.Integer()),
     sa.column("name", sa.Text()),
     sa.column("state", sa.Text()),

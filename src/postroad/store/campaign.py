@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlmodel import Field, Session, col, select
 
 from postroad.errors import StateError, unknown_name
-from postroad.store.types import BIG_ID, JSON_OBJECT, JSON_OR_NULL, StoredRow, StrEnumType, UtcDateTime
+from postroad.store.types import BIG_ID, JSON_OBJECT, JSON_OR_NULL, PartialIndex, StoredRow, StrEnumType, UtcDateTime
 
 
 class CampaignState(StrEnum):
@@ -58,6 +58,7 @@ class Campaign(StoredRow, table=True):
     """A sequence of steps for one audience from one sender."""
 
     __tablename__ = "campaign"
+    __table_args__ = (PartialIndex("ix_campaign_listed", "state", "id", where="NOT warmup"),)
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     name: str = Field(sa_type=sa.String(100), unique=True)

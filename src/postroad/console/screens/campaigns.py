@@ -27,6 +27,7 @@ from postroad.read_model.campaigns import (
     CampaignParts,
     campaign_lines,
     campaign_parts,
+    campaign_states,
     campaign_touches,
     campaign_traffic,
     journey_recipients,
@@ -49,16 +50,15 @@ StepQuery = Annotated[str | None, Query(max_length=200)]
 
 
 @screen.get("/campaigns", role=AccessRole.VIEW)
-async def campaigns(visit: CurrentVisit, state: CampaignState | None = None) -> Response:
+async def campaigns(visit: CurrentVisit, state: CampaignState | None = None, after: Cursor = None) -> Response:
     """List the campaigns, the newest first."""
-    lines = await visit.read(campaign_lines)
-    shown = [line for line in lines if state is None or line.state is state]
+    page = await visit.read(campaign_lines, state=state, after=after)
     return visit.page(
         "campaigns.html",
-        lines=shown,
-        any_campaign=bool(lines),
+        page=page,
+        first=after is None,
         state=state,
-        states=[each for each in CampaignState if any(line.state is each for line in lines)],
+        states=await visit.read(campaign_states),
         tones=CAMPAIGN_TONES,
         bar_of=states_bar,
         url_of=campaign_url,

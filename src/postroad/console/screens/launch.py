@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from uuid import UUID
 
+import sqlalchemy as sa
 from fastapi import Query, Response
 
 from postroad.app.approval import find_pending, launch_needs_approval, list_approvals
 from postroad.app.preflight import preflight_with_file
 from postroad.app.proof import ProofRequest, make_proofs, send_proofs
+from postroad.campaign.approval import campaign_digest
 from postroad.campaign.approval_decision import Decider
 from postroad.campaign.launch_forecast import Forecast as LaunchForecast
 from postroad.campaign.launch_forecast import forecast as forecast_launch
 from postroad.campaign.preview import Preview
 from postroad.console.authorise import CurrentVisit
 from postroad.console.campaign_view import CAMPAIGN_TONES, campaign_url
-from postroad.console.confirm import Confirmation, Extent, FieldKind, FormField
+from postroad.console.confirm import CHANGED, Confirmation, Extent, FieldKind, FormField
 from postroad.console.message_frame import FRAME_HEADERS, frame_document
 from postroad.console.page_url import page_url
 from postroad.console.plain_markdown import plain_text
@@ -41,10 +43,11 @@ screen = Screen(name="launch", title="Launch", path="/launch", section=NavSectio
 
 APPROVALS: Final = 50
 MAX_REASON: Final = 300
-LAUNCHABLE: Final = (CampaignState.DRAFT,)
+LAUNCHABLE: Final = CampaignState.DRAFT
 
 Step = Annotated[str | None, Query(max_length=200)]
 Address = Annotated[str | None, Query(max_length=320)]
+Cursor = Annotated[str | None, Query(max_length=200)]
 
 
 def launch_url(name: str, *path: str, **query: object) -> str:
@@ -53,14 +56,14 @@ def launch_url(name: str, *path: str, **query: object) -> str:
 
 
 @screen.get("/launch", role=AccessRole.SEND)
-async def choose(visit: CurrentVisit) -> Response:
+async def choose(visit: CurrentVisit, after: Cursor = None) -> Response:
     """List the campaigns that can be launched, and the requests that wait for an approval."""
-    lines = await visit.read(campaign_lines)
     asked = await list_approvals(visit.parts.context, None, APPROVALS)
     now = visit.parts.now()
     return visit.page(
         "launch.html",
-        lines=[line for line in lines if line.state in LAUNCHABLE],
+        page=await visit.read(campaign_lines, state=LAUNCHABLE, after=after),
+        first=after is None,
         waiting=[
             each for each in asked if each.approval.state is ApprovalState.OPEN and not each.approval.expired(now)
         ],
@@ -100,7 +103,7 @@ async def launch(visit: CurrentVisit, campaign: str, step: Step = None) -> Respo
         campaign=campaign,
         state=row.state,
         tone=CAMPAIGN_TONES[row.state],
-        launchable=row.state in LAUNCHABLE,
+        launchable=row.state is LAUNCHABLE,
         view=await _look(visit, campaign),
         samples=samples,
         pending=pending,
@@ -200,7 +203,10 @@ async def proof(visit: CurrentVisit, campaign: str) -> Response:
 async def ask_start(visit: CurrentVisit, campaign: str) -> Response:
     """Show whom a launch reaches."""
     await visit.run(require_launchable, visit.parts.engine, campaign)
-    view = await _look(visit, campaign)
+    return visit.confirm(await _starting(visit, campaign, await _look(visit, campaign)))
+
+
+async def _starting(visit: Visit, campaign: str, view: LaunchView) -> Confirmation:
     extents, effects = [], []
     if view.forecast is not None:
         extents = [
@@ -210,22 +216,30 @@ async def ask_start(visit: CurrentVisit, campaign: str) -> Response:
     if view.needs_approval:
         effects.append("It needs an approval: the run waits until another look at it was taken.")
     effects.append("The preflight runs once more. If it fails, nothing is sent.")
-    return visit.confirm(
-        Confirmation(
-            title=f"Launch the campaign {campaign}?",
-            button="Ask for approval" if view.needs_approval else "Launch it",
-            action=launch_url(campaign, "start"),
-            back=launch_url(campaign),
-            extents=extents,
-            effects=effects,
-        )
+    return Confirmation(
+        title=f"Launch the campaign {campaign}?",
+        button="Ask for approval" if view.needs_approval else "Launch it",
+        action=launch_url(campaign, "start"),
+        back=launch_url(campaign),
+        extents=extents,
+        effects=effects,
+        hidden={"shown": f"{await visit.read(_digest, campaign)}{' approval' * view.needs_approval}"},
     )
+
+
+def _digest(connection: sa.Connection, name: str) -> str:
+    return campaign_digest(connection, find_campaign(connection, name))
 
 
 @screen.post("/launch/{campaign}/start", role=AccessRole.SEND)
 async def start(visit: CurrentVisit, campaign: str) -> Response:
-    """Start the Prefect run that launches a campaign."""
+    """Start the Prefect run that launches the campaign that the page showed."""
+    shown = (await visit.form()).raw("shown")
+    await visit.run(require_launchable, visit.parts.engine, campaign)
     view = await _look(visit, campaign)
+    asked = await _starting(visit, campaign, view)
+    if shown != asked.hidden["shown"]:
+        return visit.confirm(asked, errors=[CHANGED], status=409)
     count = view.forecast.recipients if view.forecast is not None else None
     async with visit.act("campaign.launch", campaign, count=count, first=True):
         started = await start_launch(visit.parts.context, campaign, asked_by=visit.user.user)
@@ -291,12 +305,10 @@ async def ask_approve(visit: CurrentVisit, campaign: str) -> Response:
 @screen.post("/launch/{campaign}/approve", role=AccessRole.SEND)
 async def approve(visit: CurrentVisit, campaign: str) -> Response:
     """Approve the launch that the page showed, and let its run continue."""
-    shown = (await visit.form()).raw("request")
+    shown = (await visit.form()).row_id("request")
     pending = await _pending(visit, campaign)
     async with visit.act("campaign.approve", campaign, count=pending.people if pending else None):
-        await approve_and_resume(
-            visit.parts.context, campaign, _decider(visit), seen=int(shown) if shown.isdecimal() else 0
-        )
+        await approve_and_resume(visit.parts.context, campaign, _decider(visit), seen=shown)
     return visit.redirect(launch_url(campaign), f"The launch of {campaign} is approved.")
 
 

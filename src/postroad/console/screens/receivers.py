@@ -11,7 +11,7 @@ from fastapi import Query, Response
 
 from postroad.app.gate_acts import resume_gate
 from postroad.console.authorise import CurrentVisit
-from postroad.console.confirm import Confirmation, Extent, reason_field
+from postroad.console.confirm import CHANGED, Confirmation, Extent, reason_field
 from postroad.console.receiver_view import (
     OUTCOME_TONES,
     is_paused,
@@ -187,7 +187,7 @@ def _of_gate(connection: sa.Connection, gate: str, now: datetime) -> list[Shapin
 async def _undoing(visit: Visit, gate: str, note: str = "", error: str = "") -> Confirmation:
     found = await visit.read(_of_gate, gate, visit.parts.now())
     gates = await queue_gates(visit)
-    state = gates.states.get(gate)
+    state, paused = gates.states.get(gate), False
     href = receivers_url("changes", gate=gate)
     extents = [Extent(count=len(found), label="open changes are undone", href=href)]
     effects = [f"{entry.rule} set: {entry.sets}, because of: {entry.reply}" for entry in found]
@@ -197,7 +197,8 @@ async def _undoing(visit: Visit, gate: str, note: str = "", error: str = "") -> 
     elif state is not None:
         extents.append(Extent(count=state.parked_lanes, label="lanes of the queue wait for it now"))
         suspended = any(entry.suspended for entry in found)
-        if is_paused(state.gate, visit.parts.context.clock.now_ms()) and not suspended:
+        paused = is_paused(state.gate, visit.parts.context.clock.now_ms()) and not suspended
+        if paused:
             effects.append("The gate is also paused by an operator. That pause ends, too.")
     effects.append("If the receiver still refuses, its next replies slow the sender down again.")
     return Confirmation(
@@ -208,7 +209,7 @@ async def _undoing(visit: Visit, gate: str, note: str = "", error: str = "") -> 
         extents=extents,
         effects=effects,
         fields=[reason_field(note, error)],
-        hidden={"gate": gate},
+        hidden={"gate": gate, "shown": " ".join([*(str(entry.id) for entry in found), *["paused"] * paused])},
     )
 
 
@@ -225,8 +226,11 @@ async def undo(visit: CurrentVisit) -> Response:
     gate = form.text("gate", max_characters=MAX_GATE)
     note = form.text("note", max_characters=MAX_REASON, required=False)
     found = await visit.read(_of_gate, gate, visit.parts.now())
+    asked = await _undoing(visit, gate, note, form.errors.get("note", ""))
     if form.errors:
-        return visit.confirm(await _undoing(visit, gate, note, form.errors.get("note", "")), status=422)
+        return visit.confirm(asked, status=422)
+    if form.raw("shown") != asked.hidden["shown"]:
+        return visit.confirm(asked, errors=[CHANGED], status=409)
     queue = await visit.parts.queue()
     by = f"{visit.user.user} in the console"
     async with visit.act("gate.resume", gate, count=len(found), note=note):
