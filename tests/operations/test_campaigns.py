@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from postroad.delivery.job import job_id
 from postroad.delivery.submit import SubmitOptions
-from postroad.errors import UsageError
+from postroad.errors import StateError, UsageError
 from postroad.operations import campaigns, rebuild, touches
 from postroad.queue import Done, Job, JobState, Queue, Release
 from postroad.store.campaign import CampaignState
@@ -76,4 +76,26 @@ async def test_a_rebuild_pauses_paused_campaigns_again(engine: sa.Engine, queue:
         add_campaign(connection, name="spring", state=CampaignState.PAUSED)
         add_campaign(connection, name="autumn")
     await rebuild.rebuild(engine, queue, recorder(engine, queue), SubmitOptions(expire_ms=1), now=NOW)
+    assert (await queue.stats()).paused_groups == ["spring"]
+
+
+async def test_a_resume_that_ended_between_ledger_and_queue_is_completed_by_the_next(
+    engine: sa.Engine, queue: Queue
+) -> None:
+    with write(engine) as connection:
+        add_campaign(connection, name="spring")
+    await queue.enqueue(lane(), [Job(id="1", payload=b"")])
+    await queue.pause_group("spring")
+    await campaigns.resume(engine, queue, "spring", by="test", now=NOW)
+    assert [job.id for job in await claim(queue)] == ["1"]
+    with pytest.raises(StateError, match="spring is running"):
+        await campaigns.resume(engine, queue, "spring", by="test", now=NOW)
+
+
+async def test_the_queue_is_brought_to_the_pauses_of_the_ledger(engine: sa.Engine, queue: Queue) -> None:
+    with write(engine) as connection:
+        for name, state in (("spring", CampaignState.PAUSED), ("autumn", CampaignState.RUNNING)):
+            add_campaign(connection, name=name, state=state)
+    await queue.pause_group("autumn")
+    await rebuild.sync_pauses(engine, queue)
     assert (await queue.stats()).paused_groups == ["spring"]

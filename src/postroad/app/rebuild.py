@@ -7,7 +7,7 @@ from dataclasses import replace
 from postroad.app.context import AppContext
 from postroad.delivery.job import MAIL_QUEUES
 from postroad.operations import rebuild
-from postroad.operations.rebuild import RebuildResult, missing_jobs
+from postroad.operations.rebuild import RebuildResult, missing_jobs, sync_pauses
 from postroad.queue import Queue
 
 
@@ -17,7 +17,7 @@ async def rebuild_queues(context: AppContext, *, by: str) -> RebuildResult:
 
 
 async def rebuild_missing(context: AppContext, *, by: str) -> RebuildResult | None:
-    """Set the gates of every queue of mail, and rebuild those that have fewer jobs than the ledger.
+    """Set the gates of every queue of mail and the pauses of its campaigns, and rebuild those that lack jobs.
 
     Args:
         context: The open parts.
@@ -33,6 +33,7 @@ async def rebuild_missing(context: AppContext, *, by: str) -> RebuildResult | No
     for name in MAIL_QUEUES:
         queue = await context.queue(name)
         await context.gates(queue).apply()
+        await sync_pauses(context.engine, queue)
         if await missing_jobs(context.engine, queue):
             rebuilt.append(await rebuild_queue(context, queue, by=by))
     return rebuild.combine(rebuilt) if rebuilt else None

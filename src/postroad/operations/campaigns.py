@@ -18,7 +18,7 @@ from postroad.gates.name import GateName
 from postroad.queue import Queue
 from postroad.store.campaign import Campaign, CampaignState, close_entry, find_campaign, record_pause, set_state
 from postroad.store.ending import cancel_waiting
-from postroad.store.engine import write
+from postroad.store.engine import read, write
 from postroad.store.operator_pause import record_operator_pause, record_operator_resume
 
 
@@ -48,6 +48,9 @@ async def pause(engine: sa.Engine, queue: Queue, name: str, *, by: str, now: dat
 async def resume(engine: sa.Engine, queue: Queue, name: str, *, by: str, now: datetime) -> None:
     """Resume a paused campaign. The pause is recorded.
 
+    Of a campaign that runs and whose jobs are still paused in the queue, because an earlier call was interrupted, it
+    resumes the jobs.
+
     Args:
         engine: The ledger's database.
         queue: The queue of this campaign.
@@ -56,17 +59,46 @@ async def resume(engine: sa.Engine, queue: Queue, name: str, *, by: str, now: da
         now: The time.
 
     Raises:
-        StateError: The campaign is not paused.
+        StateError: The campaign is not paused, and neither are its jobs.
     """
 
-    def write_resume() -> None:
+    def write_resume() -> StateError | None:
         with write(engine) as connection:
             campaign = find_campaign(connection, name, for_update=True)
+            if campaign.state is CampaignState.RUNNING:
+                return _cannot_become(campaign, CampaignState.RUNNING)
             _move_campaign(connection, name, CampaignState.RUNNING, (CampaignState.PAUSED,))
             record_past_pause(connection, campaign, by=by, now=now)
+            return None
 
-    await asyncio.to_thread(write_resume)
-    await queue.resume_group(name)
+    refusal = await asyncio.to_thread(write_resume)
+    if not await queue.resume_group(name) and refusal is not None:
+        raise refusal
+
+
+async def sync_pause(engine: sa.Engine, queue: Queue, name: str) -> None:
+    """Pause or resume the jobs of a campaign in the queue, as the ledger has the campaign. Idempotent.
+
+    It completes a pause or a resume whose process died between the ledger and the queue.
+
+    Args:
+        engine: The ledger's database.
+        queue: The queue of this campaign.
+        name: Name of the campaign.
+
+    Raises:
+        StateError: There is no such campaign.
+        UnavailableError: The database or the queue is unavailable.
+    """
+
+    def is_paused() -> bool:
+        with read(engine) as connection:
+            return find_campaign(connection, name).state is CampaignState.PAUSED
+
+    done: bool | None = None
+    while (paused := await asyncio.to_thread(is_paused)) is not done:
+        await (queue.pause_group(name) if paused else queue.resume_group(name))
+        done = paused  # A person may have changed it meanwhile.
 
 
 def record_past_pause(connection: sa.Connection, campaign: Campaign, *, by: str, now: datetime) -> None:
@@ -137,12 +169,16 @@ def _move_campaign(connection: sa.Connection, name: str, state: CampaignState, a
     campaign = find_campaign(connection, name, for_update=True)
     assert campaign.id is not None  # noqa: S101  (read from its table)
     if campaign.state not in allowed:
-        raise StateError(
-            f"campaign {name} is {campaign.state}, so it cannot become {state}",
-            remedy=f"`postroad campaign status {name}` shows its state.",
-        )
+        raise _cannot_become(campaign, state)
     set_state(connection, campaign.id, state)
     return campaign.id
+
+
+def _cannot_become(campaign: Campaign, state: CampaignState) -> StateError:
+    return StateError(
+        f"campaign {campaign.name} is {campaign.state}, so it cannot become {state}",
+        remedy=f"`postroad campaign status {campaign.name}` shows its state.",
+    )
 
 
 def cancel_in_ledger(engine: sa.Engine, name: str, now: datetime) -> int:

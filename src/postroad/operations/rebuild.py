@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from postroad.delivery.job import WARMUP_QUEUE, job_id
 from postroad.delivery.recorder import Recorder
 from postroad.delivery.submit import SubmitOptions, enqueue_by_id, load_submit_plan
+from postroad.operations.campaigns import sync_pause
 from postroad.queue import Queue
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read, write
@@ -66,9 +67,8 @@ async def rebuild(
     """
     await recorder.drain()
     looked_at = enqueued = unknown = 0
-    for campaign, campaign_id, state in await asyncio.to_thread(_launched, engine, _is_of_seeds(queue)):
-        if state == CampaignState.PAUSED:
-            await queue.pause_group(campaign)
+    for campaign, campaign_id, _ in await asyncio.to_thread(_launched, engine, _is_of_seeds(queue)):
+        await sync_pause(engine, queue, campaign)
         plan = await asyncio.to_thread(load_submit_plan, engine, campaign, options)
         pages = touch_pages(engine, campaign_id)
         while (page := await asyncio.to_thread(next, pages, None)) is not None:
@@ -117,6 +117,18 @@ def _is_of_seeds(queue: Queue) -> bool:
 def _in_progress(engine: sa.Engine, seeds: bool) -> int:
     with read(engine) as connection:
         return count_in_progress(connection, seeds=seeds)
+
+
+async def sync_pauses(engine: sa.Engine, queue: Queue) -> None:
+    """Pause or resume the jobs of every launched campaign in a queue of mail, as the ledger has the campaigns.
+
+    Raises:
+        UnavailableError: The database or the queue is unavailable.
+    """
+    paused = frozenset((await queue.stats()).paused_groups)
+    for campaign, _, state in await asyncio.to_thread(_launched, engine, _is_of_seeds(queue)):
+        if (state == CampaignState.PAUSED) != (campaign in paused):
+            await sync_pause(engine, queue, campaign)
 
 
 def _launched(engine: sa.Engine, seeds: bool) -> list[tuple[str, int, str]]:
