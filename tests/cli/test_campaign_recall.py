@@ -53,6 +53,16 @@ def test_a_recall_stops_what_waits_and_lists_who_got_it(site: Site) -> None:
     assert [(one["address"], one["state"]) for one in seen["recipients"]] == [("bob@example.org", "accepted")]
 
 
+def test_an_address_is_no_formula_in_the_list(site: Site) -> None:
+    engine = open_engine(sqlite_url(site.folder / ".postroad"))
+    with write(engine) as connection:
+        connection.execute(sa.text("UPDATE recipient SET address = '=1+1@example.org' WHERE address LIKE 'bob%'"))
+    engine.dispose()
+    assert site.run("campaign", "recall", "spring", "--yes", "--list", "reached.csv").returncode == 0
+    with (site.folder / "reached.csv").open() as file:
+        assert [row[0] for row in csv.reader(file)] == ["address", "'=1+1@example.org"]
+
+
 def test_a_recalled_step_leaves_the_campaign_running(site: Site) -> None:
     done = site.run("campaign", "recall", "spring", "--step", "hello", "--yes", "--json")
     seen = json.loads(done.stdout)

@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from postroad.campaign.csv_file import read_rows
 from postroad.campaign.csv_header import ADDRESS
+from postroad.csv_cell import read_cell, text_cell
 from postroad.errors import DataError
 from postroad.mail.address import domain_of, normalise_address
 from postroad.mail.address_hash import is_hash
@@ -50,7 +51,7 @@ def read_addresses(file: Path) -> list[str]:
     """Return the normalised addresses of a CSV. Raise DataError with the line of an invalid address."""
     columns, rows = read_rows(file)
     at = columns.index(ADDRESS)
-    return [_parse_field(file, row.line, ADDRESS, row.fields[at], normalise_address) for row in rows]
+    return [_parse_field(file, row.line, ADDRESS, read_cell(row.fields[at]), normalise_address) for row in rows]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +87,9 @@ def read_entries(file: Path, defaults: EntryDefaults) -> list[Entry]:
 
 def _entry(file: Path, line: int, fields: Mapping[str, str], defaults: EntryDefaults) -> Entry:
     def given(column: str) -> str:
-        return fields.get(column, "").strip()
+        return read_cell(fields.get(column, "").strip())
 
-    address = _parse_field(file, line, ADDRESS, fields[ADDRESS], lambda text: suppression_key(text, defaults.hash_of))
+    address = _parse_field(file, line, ADDRESS, given(ADDRESS), lambda text: suppression_key(text, defaults.hash_of))
     reason, audience_id, created_at = defaults.reason, defaults.audience_id, defaults.now
     if text := given("reason"):
         reason = _parse_field(file, line, "reason", text, _parse_reason)
@@ -142,4 +143,5 @@ def write_entries(file: SupportsWrite, listed: Sequence[Listed]) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(EXPORTED)
     for row in listed:
-        writer.writerow([row.address, row.audience or "", row.reason, row.source, row.created_at.isoformat()])
+        address, source = text_cell(row.address), text_cell(row.source)
+        writer.writerow([address, row.audience or "", row.reason, source, row.created_at.isoformat()])

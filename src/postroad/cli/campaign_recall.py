@@ -12,6 +12,7 @@ import typer
 
 from postroad.cli.context import with_context
 from postroad.cli.output import JsonOption, confirm, print_json_list, print_line
+from postroad.csv_cell import text_cell
 from postroad.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def _write(path: Path, reached: Iterable[ReachedRecipient], with_variants: bool)
             rows.writerow(["address", "step", "state", "at", *variant])
             for one in reached:
                 at = one.at.isoformat() if one.at else ""
-                rows.writerow([one.address, one.step, one.state, at, *([one.variant or ""] if with_variants else [])])
+                rows.writerow(
+                    [text_cell(one.address), one.step, one.state, at, *([one.variant or ""] if with_variants else [])]
+                )
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written: {error.strerror}",
