@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import httpx
 import pytest
 import sqlalchemy as sa
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from postroad.queue import Queue
 from postroad.settings import WebSettings
@@ -18,6 +20,8 @@ from postroad.store.engine import write
 from postroad.store.ledger import TouchState
 from postroad.web.connections import ConnectionLimits, WebConnectionLimiter
 from postroad.web.rate_limit import networks
+from postroad.web.serve import serving
+from tests.kit.waiting import until
 from tests.store.rows import add_campaign, add_touch
 from tests.web.conftest import open_web, path_of
 
@@ -249,3 +253,30 @@ async def test_a_call_that_is_abandoned_is_charged_to_its_client(engine: sa.Engi
             while len(world.limiter):
                 await asyncio.sleep(0.01)
         assert await world.post("/webhooks/mailgun", "127.0.0.2") == 429
+
+
+async def test_a_long_response_that_is_read_is_not_cut_off_and_one_that_is_not_is() -> None:
+    """Each part of a response has the deadline: such as of a list of all messages of a campaign."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(8):
+            yield b"x" * 1_000_000
+            await asyncio.sleep(QUICK.answer_s / 4)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await StreamingResponse(parts())(scope, receive, send)
+
+    limiter = WebConnectionLimiter(QUICK)
+    async with serving(app, "127.0.0.1", 0, limiter) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1_000)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with httpx.AsyncClient(timeout=BOUND_S) as http:
+            answer = await http.get(f"http://127.0.0.1:{port}/")
+        assert len(answer.content) == 8_000_000
+        await until(lambda: len(limiter) == 0, within_s=BOUND_S)
+        received = 0
+        with suppress(ConnectionError):
+            while part := await reader.read(1 << 16):
+                received += len(part)
+        assert received < 8_000_000
+        writer.close()

@@ -7,7 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import sqlalchemy as sa
 
+from postroad.api.access import BODY_WITHIN_S
 from postroad.app.context import AppContext
+from postroad.app.recorded_act import ACT_WITHIN_S
 from postroad.console.findings import FindingsWatch
 from postroad.console.oidc import OidcClient
 from postroad.console.parts import ConsoleParts
@@ -56,8 +58,10 @@ async def open_parts(context: AppContext, findings: FindingsWatch | None = None)
 
 
 def connection_limiter(settings: ConsoleSettings) -> WebConnectionLimiter:
-    """Return the limiter of the console's connections."""
-    limits = ConnectionLimits(connections=CONNECTIONS, per_client=CONNECTIONS_PER_CLIENT)
+    """Return the limiter of the console's connections. An act or a body that takes too long is answered before."""
+    limits = ConnectionLimits(
+        connections=CONNECTIONS, per_client=CONNECTIONS_PER_CLIENT, body_s=BODY_WITHIN_S + 5, answer_s=ACT_WITHIN_S + 30
+    )
     proxies = settings.proxy.addresses if settings.proxy is not None else ()
     return WebConnectionLimiter(limits, networks((*settings.trusted_proxies, *proxies)))
 

@@ -31,7 +31,7 @@ class ConnectionStage(StrEnum):
 
     HEAD = "head"  # the head of a request; includes an idle connection
     BODY = "body"
-    ANSWER = "answer"  # the response, until the client has read it
+    ANSWER = "answer"  # the response, until the client has read it; of one in parts, the next part
     CLOSING = "closing"
 
 
@@ -140,6 +140,21 @@ class WebConnectionLimiter:
         return False
 
 
+class _CountedWrites:
+    """A transport that counts the writes: each of a response means that the client has read most of those before."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.writes = 0
+
+    def write(self, data: bytes) -> None:
+        self.writes += 1
+        self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class BoundedConnection(H11Protocol):
     """One connection of uvicorn that the limiter counts."""
 
@@ -150,7 +165,8 @@ class BoundedConnection(H11Protocol):
         """Loop time at which the current stage was first observed."""
         self._limiter = limiter
         self._entered = False
-        self._mark: tuple[ConnectionStage, object] = (ConnectionStage.HEAD, None)
+        self._counted: _CountedWrites | None = None
+        self._mark: tuple[ConnectionStage, object, int] = (ConnectionStage.HEAD, None, 0)
 
     @property
     def stage(self) -> ConnectionStage:
@@ -162,8 +178,15 @@ class BoundedConnection(H11Protocol):
         return ConnectionStage.BODY if self.conn.their_state is h11.SEND_BODY else ConnectionStage.ANSWER
 
     def update_stage(self, now_s: float) -> ConnectionStage:
-        """Return the stage. If it has changed since the last call, set its begin to ``now_s``."""
-        mark = (self.stage, self.cycle)
+        """Return the stage. If it has changed since the last call, or a part of a response was written, it begins now.
+
+        Args:
+            now_s: Loop time.
+
+        Returns:
+            The stage.
+        """
+        mark = (self.stage, self.cycle, self._counted.writes if self._counted is not None else 0)
         if mark != self._mark:
             self._mark, self.since_s = mark, now_s
         return mark[0]
@@ -181,7 +204,8 @@ class BoundedConnection(H11Protocol):
             transport.write(FULL)
             transport.close()
             return
-        super().connection_made(transport)
+        self._counted = _CountedWrites(transport)
+        super().connection_made(self._counted)  # type: ignore[arg-type]  # as a transport
 
     def data_received(self, data: bytes) -> None:
         if self._entered and not self.transport.is_closing():
