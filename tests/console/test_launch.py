@@ -161,6 +161,10 @@ async def test_only_the_request_that_the_page_showed_is_approved(
     pending = await find_pending(context, "spring")
     assert pending is not None
     assert (pending.id, pending.state) == (again.id, "approved")
+    late = await console.client(AccessRole.SEND, user="late")
+    assert (await late.post("/launch/spring/approve", data={"request": str(again.id)})).status_code == 303
+    records = [(each.actor, each.count) for each in console.audit() if each.action == "campaign.approve"]
+    assert records == [("late", 0), ("send@example.com", 3)], "one of them approved it"
 
 
 async def test_a_campaign_that_ended_cannot_be_launched(console: Console, engine: sa.Engine) -> None:

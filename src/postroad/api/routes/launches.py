@@ -155,6 +155,7 @@ async def approve_launch(name: CampaignName, approval: ApprovalInput, caller: Ca
     async with caller.act("campaign.approve", name) as act:
         act.count = pending.people if pending is not None else None
         done = await approve_and_resume(context, name, _decider(caller), seen=approval.request)
+        act.count = 0 if done.decision.already else act.count
     return _decision(name, done)
 
 

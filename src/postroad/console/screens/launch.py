@@ -307,8 +307,9 @@ async def approve(visit: CurrentVisit, campaign: str) -> Response:
     """Approve the launch that the page showed, and let its run continue."""
     shown = (await visit.form()).row_id("request")
     pending = await _pending(visit, campaign)
-    async with visit.act("campaign.approve", campaign, count=pending.people if pending else None):
-        await approve_and_resume(visit.parts.context, campaign, _decider(visit), seen=shown)
+    async with visit.act("campaign.approve", campaign, count=pending.people if pending else None) as act:
+        done = await approve_and_resume(visit.parts.context, campaign, _decider(visit), seen=shown)
+        act.count = 0 if done.decision.already else act.count  # Another person approved it.
     return visit.redirect(launch_url(campaign), f"The launch of {campaign} is approved.")
 
 
