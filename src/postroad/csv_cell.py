@@ -14,7 +14,7 @@ _DOMAIN: Final = re.compile(r"@[A-Za-z0-9.-]+")
 
 
 def text_cell(text: str) -> str:
-    """Return a text as a cell that no spreadsheet evaluates. A suppressed domain, such as ``@example.com``, is none."""
+    """Return a text as a cell that no spreadsheet evaluates. A domain, such as ``@example.com``, is no formula."""
     return f"'{text}" if _FORMULA.match(text) and not _DOMAIN.fullmatch(text) else text
 
 
