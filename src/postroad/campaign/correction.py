@@ -18,7 +18,7 @@ from postroad.campaign.audience import open_audience
 from postroad.campaign.steps import NAME_PATTERN, Strict
 from postroad.errors import ConfigError, StateError, unknown_name
 from postroad.printable import counted
-from postroad.store.bulk import id_rows
+from postroad.store.bulk import found_sql, id_rows
 from postroad.store.campaign import Campaign, find_campaign, steps_of
 from postroad.store.engine import read, write
 from postroad.store.ledger import LIVE, TouchState
@@ -186,7 +186,7 @@ def _reached(campaign: Campaign, step_id: int | None, variant: str | None, wante
     sql += " AND touch.variant = :variant" if variant is not None else ""
     values = {"campaign_id": campaign.id, "step_id": step_id, "variant": variant}
     return _Reached(
-        f"EXISTS (SELECT 1 FROM touch WHERE {sql} AND touch.state {states_sql(wanted)})",
+        found_sql(f"touch WHERE {sql} AND touch.state {states_sql(wanted)}"),
         {name: value for name, value in values.items() if value is not None},
     )
 

@@ -21,6 +21,7 @@ from postroad.field_types import FieldType
 from postroad.segment.holds import holds, missing_fields
 from postroad.segment.load import load_person
 from postroad.segment.person import Person
+from postroad.store.bulk import found_sql
 from postroad.store.engine import read
 from postroad.store.mail_domain import known_providers
 from postroad.store.recipient import NewRecipient, audience_name
@@ -171,8 +172,9 @@ def _people(
 
 _STORED = (
     sa.text(
-        "SELECT id, address, time_zone, attributes, EXISTS (SELECT 1 FROM audience_member "
-        "WHERE audience_id = :audience_id AND recipient_id = recipient.id) AS member "
+        "SELECT id, address, time_zone, attributes, "
+        + found_sql("audience_member WHERE audience_id = :audience_id AND recipient_id = recipient.id")
+        + " AS member "
         "FROM recipient WHERE address IN :addresses"
     )
     .bindparams(sa.bindparam("addresses", type_=sa.Text(), expanding=True))

@@ -12,6 +12,7 @@ from sqlmodel import Session, col, select
 
 from postroad.campaign.entry import CampaignEntry, EntryKind, is_open
 from postroad.store.approval import Approval, last_approval
+from postroad.store.bulk import found_sql
 from postroad.store.campaign import Campaign, CampaignState, Step, StepKind, find_campaign, steps_of
 from postroad.store.engine import read, write
 from postroad.store.enrolment import EnrolmentState, ExitReason, StepEnrolments, any_active, enrolments_by_step
@@ -254,8 +255,10 @@ def reopen_late(engine: sa.Engine) -> list[str]:
 
 
 _ACCEPTED_LATE = sa.text(
-    "SELECT campaign.id FROM campaign WHERE campaign.state = 'finished' AND EXISTS (SELECT 1 FROM touch "
-    "WHERE touch.campaign_id = campaign.id AND touch.follow_up AND touch.state IN ('accepted', 'skipped'))"
+    "SELECT campaign.id FROM campaign WHERE campaign.state = 'finished' AND "
+    + found_sql(
+        "touch WHERE touch.campaign_id = campaign.id AND touch.follow_up AND touch.state IN ('accepted', 'skipped')"
+    )
 )
 
 

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from msgspec import Struct
 
 from postroad.read_model.page import DEFAULT_LIMIT, Page, checked_limit, decode_cursor, encode_cursor
+from postroad.store.bulk import found_sql
 from postroad.store.keyset import keyset_sql
 from postroad.store.ledger import UNDECIDED, TouchState
 from postroad.store.touch_lookup import FoundTouch, touches_by_ids
@@ -90,8 +91,12 @@ def _page_ids(
 _NEXT_CAMPAIGN = sa.text(
     "SELECT campaign.id FROM campaign WHERE campaign.id > :campaign_id "
     f"AND (:state = '{TouchState.UNKNOWN}' OR campaign.state <> 'cancelled') "
-    f"AND EXISTS (SELECT 1 FROM touch WHERE {_UNDECIDED} AND touch.state = :state AND touch.cause = :cause "
-    "AND touch.campaign_id = campaign.id) ORDER BY campaign.id LIMIT 1"
+    "AND "
+    + found_sql(
+        f"touch WHERE {_UNDECIDED} AND touch.state = :state AND touch.cause = :cause "
+        "AND touch.campaign_id = campaign.id"
+    )
+    + " ORDER BY campaign.id LIMIT 1"
 ).bindparams(sa.bindparam("state", type_=sa.Text()))
 
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlmodel import Field
 
-from postroad.store.bulk import any_of, id_rows, json_rows
+from postroad.store.bulk import any_of, found_sql, id_rows, json_rows
 from postroad.store.campaign import OnReply
 from postroad.store.ledger import SENDER_OF_TOUCH, TouchState
 from postroad.store.outcome import OUTCOME_COLUMNS, OUTCOME_TABLES, OUTCOME_VALUES
@@ -246,8 +246,11 @@ _BOUNCED_IN_A_ROW = (
     "touch.state = 'bounced' AND touch.settled_at > :since "
     "AND touch.settled_at > COALESCE((SELECT max(other.settled_at) FROM touch AS other "
     "WHERE other.recipient_id = touch.recipient_id AND other.id <> :but_id AND other.state = 'accepted'), :since) "
-    "AND EXISTS (SELECT 1 FROM delivery_event WHERE delivery_event.touch_id = touch.id "
-    "AND delivery_event.state = 'bounced' AND delivery_event.blame = 'recipient')"
+    "AND "
+    + found_sql(
+        "delivery_event WHERE delivery_event.touch_id = touch.id "
+        "AND delivery_event.state = 'bounced' AND delivery_event.blame = 'recipient'"
+    )
 )
 
 

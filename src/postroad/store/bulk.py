@@ -96,6 +96,17 @@ def any_of(connection: sa.Connection, select: str) -> str:
     return f"IN ({select})" if connection.dialect.name == "sqlite" else f"= ANY(ARRAY({select}))"
 
 
+def found_sql(rows: str) -> str:
+    """Return the SQL condition that at least one row is found, by an index, for each row of the query around it.
+
+    PostgreSQL may evaluate an EXISTS for all rows at once, which reads whole tables. It never does so with a LIMIT.
+
+    Args:
+        rows: ``TABLE WHERE CONDITION``. A constant of the caller, never input.
+    """
+    return f"COALESCE((SELECT true FROM {rows} LIMIT 1), false)"
+
+
 def lookup_join(connection: sa.Connection, table: str, condition: str, *, outer: bool = False) -> str:
     """Return a JOIN that looks up the rows of a table for each row before it.
 

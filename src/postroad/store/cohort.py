@@ -13,7 +13,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlmodel import Field, Session, col, select
 
-from postroad.store.bulk import any_of, id_rows
+from postroad.store.bulk import any_of, found_sql, id_rows
 from postroad.store.types import BIG_ID, PartialIndex, StoredRow, StrEnumType, UtcDateTime
 
 SOURCE_LENGTH = 300
@@ -84,21 +84,31 @@ class Tally(NamedTuple):
 # A deferred touch was tried and has not bounced so far. A touch that did not reach the mailbox, or that bounced through
 # the sender's fault, is no evidence about the list.
 _TRIED = (
-    "touch.state IN ('deferred', 'accepted', 'unknown') OR (touch.state = 'bounced' AND NOT EXISTS ("
-    "SELECT 1 FROM delivery_event WHERE delivery_event.touch_id = touch.id "
-    "AND delivery_event.state = 'bounced' AND delivery_event.blame = 'sender'))"
+    "touch.state IN ('deferred', 'accepted', 'unknown') OR (touch.state = 'bounced' AND NOT "
+    + found_sql(
+        "delivery_event WHERE delivery_event.touch_id = touch.id AND delivery_event.state = 'bounced' "
+        "AND delivery_event.blame = 'sender'"
+    )
+    + ")"
 )
 _HARD = (
-    "touch.state = 'bounced' AND (EXISTS (SELECT 1 FROM delivery_event WHERE delivery_event.touch_id = touch.id "
-    "AND delivery_event.state = 'bounced' AND delivery_event.cause IN :hard_causes) "
-    "OR EXISTS (SELECT 1 FROM bounce_effect JOIN bounce_mail ON bounce_mail.digest = bounce_effect.digest "
-    "WHERE bounce_effect.touch_id = touch.id AND bounce_effect.effect = 'touch_bounced' "
-    "AND bounce_mail.verdict = 'hard'))"
+    "touch.state = 'bounced' AND ("
+    + found_sql(
+        "delivery_event WHERE delivery_event.touch_id = touch.id AND delivery_event.state = 'bounced' "
+        "AND delivery_event.cause IN :hard_causes"
+    )
+    + " OR "
+    + found_sql(
+        "bounce_effect JOIN bounce_mail ON bounce_mail.digest = bounce_effect.digest "
+        "WHERE bounce_effect.touch_id = touch.id AND bounce_effect.effect = 'touch_bounced' "
+        "AND bounce_mail.verdict = 'hard'"
+    )
+    + ")"
 )
 # A complaint without a signed token is no evidence by default: anyone can write one.
-_COMPLAINED = (
-    "touch.id IN (SELECT touch_id FROM bounce_mail WHERE verdict = 'complaint' AND touch_id IS NOT NULL "
-    "AND (:act_on_unsigned OR matched_by <> 'recipient-and-time'))"
+_COMPLAINED = found_sql(
+    "bounce_mail WHERE bounce_mail.touch_id = touch.id AND bounce_mail.verdict = 'complaint' "
+    "AND (:act_on_unsigned OR bounce_mail.matched_by <> 'recipient-and-time')"
 )
 _JOINS = (
     "JOIN campaign ON campaign.id = touch.campaign_id JOIN recipient ON recipient.id = touch.recipient_id "
@@ -148,11 +158,7 @@ def tallies(
     day = "substr(touch.due_at, 1, 10)"
     if connection.dialect.name != "sqlite":
         day = "to_char(touch.due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
-    newer = (
-        ""
-        if since is None
-        else "AND NOT EXISTS (SELECT 1 FROM delivery_event WHERE touch_id = touch.id AND at <= :since)"
-    )
+    newer = "" if since is None else f"AND NOT {found_sql('delivery_event WHERE touch_id = touch.id AND at <= :since')}"
     statement = sa.text(
         f"SELECT {_source(connection)} AS source, recipient.domain, mail_domain.provider, {day} AS day, "
         f"sum(CASE WHEN {_TRIED} THEN 1 ELSE 0 END), sum(CASE WHEN {_HARD} THEN 1 ELSE 0 END), "

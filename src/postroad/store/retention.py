@@ -14,7 +14,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlmodel import Field
 
-from postroad.store.bulk import any_of, id_rows, json_rows
+from postroad.store.bulk import any_of, found_sql, id_rows, json_rows
 from postroad.store.engine import read, write
 from postroad.store.enrolments.changes import delete_enrolments
 from postroad.store.enrolments.pending import enrolment_page
@@ -120,7 +120,7 @@ _OLD_EFFECTS = (
 )
 _OLD_MAILS = (
     "SELECT digest FROM bounce_mail WHERE received_at < :before AND processed_at IS NOT NULL "
-    "AND NOT EXISTS (SELECT 1 FROM bounce_effect WHERE bounce_effect.digest = bounce_mail.digest) "
+    f"AND NOT {found_sql('bounce_effect WHERE bounce_effect.digest = bounce_mail.digest')} "
     "ORDER BY received_at LIMIT :limit"
 )
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from postroad.store.bulk import any_of, json_rows
+from postroad.store.bulk import any_of, found_sql, json_rows
 from postroad.store.suppression import lift_bounces
 from postroad.store.types import UtcDateTime
 
@@ -68,12 +68,17 @@ def blame_sender_for(connection: sa.Connection, keys: Collection[str], now: date
     return found
 
 
+_BLAMED = found_sql(
+    "delivery_event WHERE delivery_event.words = asked.words AND delivery_event.blame = 'sender' "
+    "AND delivery_event.at > :since"
+)
+
+
 def _blamed_already(connection: sa.Connection, keys: Collection[str], since: datetime) -> set[str]:
     item, parameters = _rows(connection, sorted(keys))
-    statement = sa.text(
-        f"SELECT asked.words FROM {item} WHERE EXISTS (SELECT 1 FROM delivery_event "
-        "WHERE delivery_event.words = asked.words AND delivery_event.blame = 'sender' AND delivery_event.at > :since)"
-    ).bindparams(sa.bindparam("since", type_=UtcDateTime()))
+    statement = sa.text(f"SELECT asked.words FROM {item} WHERE {_BLAMED}").bindparams(
+        sa.bindparam("since", type_=UtcDateTime())
+    )
     return set(connection.execute(statement, {"since": since, **parameters}).scalars())
 
 

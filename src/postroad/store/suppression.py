@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field
 
-from postroad.store.bulk import json_rows
+from postroad.store.bulk import found_sql, json_rows
 from postroad.store.engine import read, write
 from postroad.store.further_reason import record_further_reasons
 from postroad.store.types import BIG_ID, StoredRow, StrEnumType, UtcDateTime, sql_time
@@ -268,6 +268,13 @@ def lift(
         return taken
 
 
+_OTHER_BOUNCE = found_sql(
+    "touch AS other JOIN delivery_event ON delivery_event.touch_id = other.id "
+    "WHERE other.recipient_id = recipient.id AND delivery_event.state = 'bounced' "
+    "AND delivery_event.blame = 'recipient' AND delivery_event.at > :since"
+)
+
+
 def lift_bounces(
     connection: sa.Connection, touch_ids: Sequence[int], *, since: datetime, why: str, now: datetime
 ) -> int:
@@ -286,10 +293,7 @@ def lift_bounces(
             "DELETE FROM suppression WHERE audience_id = 0 AND reason IN ('hard_bounce', 'soft_bounce') "
             "AND created_at > :since AND address IN ("
             f"SELECT recipient.address FROM {item} JOIN touch ON touch.id = lifted.id "
-            "JOIN recipient ON recipient.id = touch.recipient_id WHERE NOT EXISTS ("
-            "SELECT 1 FROM touch AS other JOIN delivery_event ON delivery_event.touch_id = other.id "
-            "WHERE other.recipient_id = recipient.id AND delivery_event.state = 'bounced' "
-            "AND delivery_event.blame = 'recipient' AND delivery_event.at > :since)) "
+            f"JOIN recipient ON recipient.id = touch.recipient_id WHERE NOT {_OTHER_BOUNCE}) "
             "RETURNING address, audience_id, reason, source, created_at"
         )
         .bindparams(sa.bindparam("since", type_=UtcDateTime()))

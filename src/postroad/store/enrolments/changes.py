@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
-from postroad.store.bulk import any_of, grouped_rows, id_rows, json_rows
+from postroad.store.bulk import any_of, found_sql, grouped_rows, id_rows, json_rows
 from postroad.store.enrolment import EnrolmentState, ExitReason
 from postroad.store.enrolments.transitions import EnrolmentEvent, allowed_enrolments_sql
 from postroad.store.types import UtcDateTime, sql_time
@@ -101,13 +101,13 @@ def enter(connection: sa.Connection, campaign_id: int, entrances: Sequence[Entra
     return set(connection.execute(statement, {"campaign_id": campaign_id, "now": now, **parameters}).scalars())
 
 
-_NONE_ACTIVE = (
-    "NOT EXISTS (SELECT 1 FROM enrolment AS earlier WHERE earlier.recipient_id = new.id "
-    f"AND earlier.state = '{EnrolmentState.ACTIVE}' AND earlier.campaign_id = :campaign_id)"
+_NONE_ACTIVE = "NOT " + found_sql(
+    "enrolment AS earlier WHERE earlier.recipient_id = new.id "
+    f"AND earlier.state = '{EnrolmentState.ACTIVE}' AND earlier.campaign_id = :campaign_id"
 )
-_IS_LAST = (
-    "NOT EXISTS (SELECT 1 FROM enrolment AS later WHERE later.campaign_id = enrolment.campaign_id "
-    "AND later.recipient_id = enrolment.recipient_id AND later.entry > enrolment.entry)"
+_IS_LAST = "NOT " + found_sql(
+    "enrolment AS later WHERE later.campaign_id = enrolment.campaign_id "
+    "AND later.recipient_id = enrolment.recipient_id AND later.entry > enrolment.entry"
 )
 
 _EVENTS = {

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from postroad.store.bulk import any_of, id_rows, locked_touches
+from postroad.store.bulk import any_of, found_sql, id_rows, locked_touches
 from postroad.store.ledger import TouchState
 from postroad.store.outcome_event import insert_outcomes
 from postroad.store.suppression import transactional_sql
@@ -163,9 +163,8 @@ def delete_touches(connection: sa.Connection, touch_ids: Sequence[int]) -> int:
         The number of touches that were deleted.
     """
     item, parameters = id_rows(connection, touch_ids)
-    not_unsubscribed = (
-        "NOT EXISTS (SELECT 1 FROM delivery_event "
-        "WHERE delivery_event.touch_id = touch.id AND delivery_event.cause = 'unsubscribe')"
+    not_unsubscribed = "NOT " + found_sql(
+        "delivery_event WHERE delivery_event.touch_id = touch.id AND delivery_event.cause = 'unsubscribe'"
     )
     allowed = allowed_sql(TouchEvent.DELETED, conditions={Condition.NOT_UNSUBSCRIBED: not_unsubscribed})
     ended = sa.text(f"SELECT touch.id FROM {item} JOIN touch ON touch.id = batch.id WHERE {allowed}")

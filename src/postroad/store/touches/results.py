@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
 from postroad.errors import Blame
-from postroad.store.bulk import any_of, id_rows, json_rows
+from postroad.store.bulk import any_of, found_sql, id_rows, json_rows
 from postroad.store.ledger import UNDECIDED, TouchState
 from postroad.store.outcome_event import insert_outcomes
 from postroad.store.touches.sending import reopen_campaigns
@@ -113,7 +113,7 @@ def _one_result_per_touch(results: Sequence[TouchResult]) -> list[list[TouchResu
 
 _CONDITIONS = {
     Condition.SAME_CLAIM: "touch.claim = new.claim",
-    Condition.NOT_RETURNED: "NOT EXISTS (SELECT 1 FROM bounce_effect WHERE touch_id = touch.id)",
+    Condition.NOT_RETURNED: "NOT " + found_sql("bounce_effect WHERE touch_id = touch.id"),
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
-from postroad.store.bulk import any_of, id_rows, json_rows, locked_touches
+from postroad.store.bulk import any_of, found_sql, id_rows, json_rows, locked_touches
 from postroad.store.campaign import OnReply
 from postroad.store.frequency import FrequencyRule, lock_recipients
 from postroad.store.ledger import TouchState
@@ -268,9 +268,13 @@ def hold(connection: sa.Connection, touches: Sequence[HeldTouch]) -> set[int]:
 
 
 _SEQUENCE_ENDED = (
-    "(touch.campaign_id IN :stopping AND EXISTS (SELECT 1 FROM touch AS theirs CROSS JOIN delivery_event "
-    "WHERE theirs.recipient_id = touch.recipient_id AND +theirs.campaign_id = touch.campaign_id "
-    "AND delivery_event.touch_id = theirs.id AND delivery_event.cause = 'reply'))"
+    "(touch.campaign_id IN :stopping AND "
+    + found_sql(
+        "touch AS theirs CROSS JOIN delivery_event "
+        "WHERE theirs.recipient_id = touch.recipient_id AND +theirs.campaign_id = touch.campaign_id "
+        "AND delivery_event.touch_id = theirs.id AND delivery_event.cause = 'reply'"
+    )
+    + ")"
 )
 """SQL condition that the recipient of a touch replied, and that the reply ended the sequence."""
 
