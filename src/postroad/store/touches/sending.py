@@ -267,15 +267,11 @@ def hold(connection: sa.Connection, touches: Sequence[HeldTouch]) -> set[int]:
     return set(connection.execute(statement, parameters).scalars())
 
 
-_SEQUENCE_ENDED = (
-    "(touch.campaign_id IN :stopping AND "
-    + found_sql(
-        "touch AS theirs CROSS JOIN delivery_event "
-        "WHERE theirs.recipient_id = touch.recipient_id AND +theirs.campaign_id = touch.campaign_id "
-        "AND delivery_event.touch_id = theirs.id AND delivery_event.cause = 'reply'"
-    )
-    + ")"
+_REPLIED = found_sql(
+    "touch AS theirs CROSS JOIN delivery_event WHERE theirs.recipient_id = touch.recipient_id AND +theirs.campaign_id "
+    "= touch.campaign_id AND delivery_event.touch_id = theirs.id AND delivery_event.cause = 'reply'"
 )
+_SEQUENCE_ENDED = f"(touch.campaign_id IN :stopping AND {_REPLIED})"
 """SQL condition that the recipient of a touch replied, and that the reply ended the sequence."""
 
 
