@@ -6,8 +6,9 @@ import sqlalchemy as sa
 
 from benchmarks.large_ledger import NOW, large_ledger
 from benchmarks.transactions import watched
-from postroad.campaign.correction import PAGE, CorrectsDefinition, prepare_correction
+from postroad.campaign.correction import CorrectsDefinition, prepare_correction
 from postroad.store.campaign import CampaignState
+from postroad.store.touch_page import PAGE
 
 
 def test_a_page_of_another_preparation_is_not_joined_to_the_whole_ledger(engine: sa.Engine) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -101,21 +100,6 @@ def test_only_mail_is_published_to_other_hosts() -> None:
     for name, service in services().items():
         elsewhere = [port for port in service.fields.get("ports", ()) if not port.startswith("127.0.0.1:")]
         assert elsewhere == (["25:2525"] if name == "inbound" else []), name
-
-
-def test_compose_accepts_the_file(tmp_path: Path) -> None:
-    """Ask the client, where it has Compose. The other tests read the file themselves."""
-    docker = shutil.which("docker")
-    if docker is None or subprocess.run([docker, "compose", "version"], capture_output=True, check=False).returncode:
-        pytest.skip("the client of Docker with its plugin Compose is not on this machine")
-    done = subprocess.run(
-        [docker, "compose", "--file", FOLDER / "compose.yaml", "config", "--format", "json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["services"].keys() >= {"worker", "web"}
 
 
 def test_the_image_is_built_from_what_the_repository_has() -> None:
