@@ -13,7 +13,8 @@ from postroad.campaign.preview import PREVIEW_TOUCH, Preview, PreviewRequest, pr
 from postroad.errors import DataError, StateError
 from postroad.mail.dkim_keys import load_signers
 from postroad.mail.token import Purpose
-from postroad.store.engine import read
+from postroad.store.engine import read, write
+from postroad.store.suppression import Entry, SuppressionReason, save_suppressions
 from tests.campaign.checking import SIGNER
 from tests.campaign.project import CAMPAIGN, NOW, TEXT, CampaignProject
 from tests.campaign.tables import row_counts
@@ -94,7 +95,7 @@ def test_without_a_member_in_the_segment_the_first_one_is_shown(project: Campaig
 
 
 def test_the_remedy_for_an_empty_audience_names_the_file_of_the_campaign(project: CampaignProject) -> None:
-    (project.folder / "my people.csv").write_text("email,name\nann@example.com,Ann\n")
+    (project.folder / "my people.csv").write_text("email,name\nno address,Ann\n")
     project.apply(CAMPAIGN.replace("name: people", "name: people\n  file: my people.csv"))
     with pytest.raises(StateError) as caught:
         shown(project)
@@ -147,3 +148,21 @@ def test_a_preview_is_decoded_as_a_mail_program_does(
         octets = body.get_payload(decode=True)
         assert isinstance(octets, bytes)
         assert octets.decode().replace("\r\n", "\n") == part
+
+
+def test_before_the_import_a_recipient_of_the_file_is_shown(project: CampaignProject) -> None:
+    rows = ["email,name", "b@example.com,Bob", "off@example.com,Off", "bad,Bad"]
+    (project.folder / "coming.csv").write_text("\n".join(rows), encoding="utf-8")
+    with write(project.engine) as connection:
+        save_suppressions(connection, [Entry("b@example.com", SuppressionReason.UNSUBSCRIBE, "test", NOW)])
+    project.apply(CAMPAIGN.replace("  name: people\n", "  name: people\n  file: coming.csv\n"))
+    before = row_counts(project.engine)
+    seen = shown(project)
+    assert (seen.recipient, seen.text.splitlines()[0]) == ("off@example.com", "Hello Off.")
+    assert shown(project, address="Off@example.com").recipient == "off@example.com"
+    with pytest.raises(StateError, match=r"c@example.com is not in the audience"):
+        shown(project, address="c@example.com")
+    assert row_counts(project.engine) == before, "nothing is imported"
+    (project.folder / "coming.csv").unlink()
+    with pytest.raises(StateError, match="is empty"):
+        shown(project)

@@ -10,11 +10,13 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlmodel import col
 
+from postroad.app.api_keys import create_key
 from postroad.bounce.classify import BounceClass
 from postroad.clock import SystemClock
 from postroad.console.registry import SCREENS
 from postroad.console.screen import PUBLIC, ScreenRoute
 from postroad.settings import AccessRole
+from postroad.store.approval import Approval, ApprovalState, add_approval
 from postroad.store.audit import Actor, record_act
 from postroad.store.bounce import BounceEffectKind, BounceMail, add_effects, finish_mail, save_mail
 from postroad.store.campaign import Campaign, CampaignState
@@ -39,6 +41,7 @@ EXAMPLES = {
     "touch": "1",
     "undecided": "2",
     "digest": f"{1:064x}",
+    "key": "shop",
     "run_id": "00000000-0000-4000-8000-000000000000",
 }
 """A value of each path parameter, of rows that `fill` makes."""
@@ -61,7 +64,10 @@ QUERIES = {
 }
 """Query of each page that needs one."""
 
-PATHS = {"/campaigns/{campaign}/widen": "/campaigns/rolled/widen?share=2"}
+PATHS = {
+    "/campaigns/{campaign}/widen": "/campaigns/rolled/widen?share=2",
+    "/launch/{campaign}/approve": "/launch/asked/approve",
+}
 """Path of each page that needs another row than the examples."""
 
 NOT_PAGES = {
@@ -124,6 +130,9 @@ def fill(engine: sa.Engine) -> None:
         fill_warmup(connection, now, HOSTILE)
         fill_domains(connection, now, HOSTILE)
         fill_rollout(connection, now)
+        fill_request(connection, now)
+        for name in ("shop", "warehouse"):
+            create_key(connection, name, AccessRole.SEND, expires_at=None, now=now)
         save_user(connection, "ada@example.com", AccessRole.OPERATE, "$argon2id$none", now)
         save_user(connection, HOSTILE[:100], AccessRole.VIEW, "$argon2id$none", now)
         for user in ("ada@example.com", HOSTILE):
@@ -246,3 +255,19 @@ def fill_rollout(connection: sa.Connection, now: datetime) -> None:
     first.opened_at, first.opened_by = now - timedelta(hours=1), "the launch"
     add_shares(connection, [first, RolloutShare(campaign_id=rolled, number=2, basis_points=10_000, people=3)])
     record_hold(connection, shares_of(connection, rolled)[1], ShareHold("undecided", f"too few: {HOSTILE}"), now)
+
+
+def fill_request(connection: sa.Connection, now: datetime) -> None:
+    """Make a draft whose launch waits for an approval."""
+    asked, _ = add_campaign(connection, name="asked", state=CampaignState.DRAFT)
+    request = Approval(
+        campaign_id=asked,
+        state=ApprovalState.OPEN,
+        digest="0" * 64,
+        people=353,
+        summary=HOSTILE,
+        requested_at=now,
+        requested_by=HOSTILE[:90],
+        expires_at=now + timedelta(days=7),
+    )
+    add_approval(connection, request)

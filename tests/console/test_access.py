@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from fastapi import Response
 from fastapi.routing import APIRoute
 
+from postroad.app.api_keys import create_key
 from postroad.console.app import create_app, create_routes
 from postroad.console.authorise import session_cookie_name
 from postroad.console.screen import PUBLIC, Screen, role_attribute
@@ -167,3 +168,21 @@ async def test_signing_out_ends_the_session_on_the_server(console: Console) -> N
     assert reply.headers["location"] == "/sign-in"
     set_session(http, token)
     assert (await http.get("/")).status_code == 303
+
+
+async def test_an_owner_sees_the_keys_of_the_api_and_revokes_one(console: Console) -> None:
+    with write(console.engine) as connection:
+        made = create_key(connection, "shop", AccessRole.SEND, expires_at=None, now=console.parts.now())
+    http = await console.client(AccessRole.OWN)
+    page = (await http.get("/access")).text
+    assert made.secret[:15] in page
+    assert made.secret[16:] not in page
+    api = {"Authorization": f"Bearer {made.secret}"}
+    assert (await http.get("/api/v1/audiences", headers=api)).status_code == 200
+    assert "The next request with it is refused." in (await http.get("/access/keys/shop/revoke")).text
+    assert (await http.post("/access/keys/shop/revoke")).status_code == 303
+    assert (await http.get("/api/v1/audiences", headers=api)).status_code == 401
+    record = console.audit()[0]
+    assert (record.action, record.target, record.count) == ("api-key.revoke", "shop", 1)
+    assert (await http.post("/access/keys/shop/revoke")).status_code == 409
+    assert "revoked <time" in (await http.get("/access")).text

@@ -95,7 +95,12 @@ async def test_a_pause_says_how_many_wait_and_is_recorded(
     waiting = sum(spring[state] for state in LIVE)
     http = await console.client(AccessRole.SEND, user="carl@example.com")
     asked = await http.get("/campaigns/spring/pause")
-    assert sum(links(asked, "/campaigns/spring/messages").values()) == waiting
+    counts = {
+        re.search(r"state=(\w+)", href)[1]: number
+        for href, number in links(asked, "/campaigns/spring/messages").items()
+    }  # type: ignore[index]
+    assert counts == {state.value: spring[state] for state in LIVE if spring[state]}, "each number leads to its rows"
+    assert f">{waiting}<" in asked.text
     assert state_of(engine, "spring") is CampaignState.RUNNING, "a GET changes nothing"
 
     done = await http.post("/campaigns/spring/pause", data={"note": "wrong price"})
@@ -150,3 +155,18 @@ async def test_names_and_replies_of_strangers_are_shown_as_text(console: Console
     page = await (await console.client(AccessRole.VIEW)).get("/campaigns/spring/messages?state=deferred")
     assert "&lt;script&gt;alert(1)" in page.text
     assert "<script>alert(1)" not in page.text
+
+
+async def test_the_page_of_an_error_keeps_the_menu_and_leads_back(
+    console: Console, spring: dict[TouchState, int]
+) -> None:
+    http = await console.client(AccessRole.SEND)
+    asked = "/campaigns/spring/resume"
+    refused = await http.post(asked, headers={"Referer": console.url + asked}, data={"note": ""})
+    assert refused.status_code == 409
+    assert 'aria-label="Screens"' in refused.text
+    assert f'<a href="{asked}">Back</a>' in refused.text
+    for other in ("https://evil.example/campaigns", "http://evil.example", "", "javascript:alert(1)"):
+        page = await http.post(asked, headers={"Referer": other}, data={"note": ""})
+        assert "evil" not in page.text
+        assert '<a href="/">To the first page</a>' in page.text

@@ -245,3 +245,56 @@ async def test_a_launched_campaign_is_not_shown_as_one_that_would_be(console: Co
     assert "It was launched before" in page
     assert "Who gets it" not in page
     assert "When would it be over?" not in page
+
+
+VARIANTS = "    variants: [{name: short, subject: Hi, share: 50}, {name: plain, share: 50}]\n"
+FROM_FILE = HTML_CAMPAIGN.replace("name: people\n", "name: coming\n  file: coming.csv\n").replace(
+    "html: hello.html\n", f"html: hello.html\n{VARIANTS}", 1
+)
+
+
+async def test_before_the_import_the_messages_are_those_of_the_file(console: Console, project: CampaignProject) -> None:
+    rows = ["email,tz,name", *(f"new{n}@example.com,UTC,New {n}" for n in range(5)), "not an address,UTC,Nobody"]
+    (project.folder / "coming.csv").write_text("\n".join(rows), encoding="utf-8")
+    project.apply(FROM_FILE.replace("name: spring", "name: autumn"))
+    http = await console.client(AccessRole.SEND)
+    page = await http.get("/launch/autumn")
+    shown = re.findall(r'<p class="letter-to">([^<]+)</p>', page.text)
+    assert shown == [
+        "new0@example.com, variant short",
+        "new2@example.com, variant plain",
+        "new4@example.com, variant short",
+    ]
+    frames = [unescape(src) for src in re.findall(r'<iframe sandbox="" src="([^"]+)"', page.text)]
+    assert "<p>Hello New 2</p>" in (await http.get(frames[1])).text
+    proof = await http.post("/launch/autumn/proof", data={"to": "me@example.com", "step": "hello"})
+    assert "is empty" not in proof.text
+    assert "new0@example.com" in proof.text, "a proof is rendered for a recipient of the file, too"
+
+
+async def test_an_empty_audience_names_itself_in_what_to_do(console: Console, project: CampaignProject) -> None:
+    project.apply(HTML_CAMPAIGN.replace("name: people", "name: nobody-yet").replace("name: spring", "name: autumn"))
+    http = await console.client(AccessRole.SEND)
+    page = (await http.get("/launch/autumn")).text
+    assert "<code>postroad audience import nobody-yet FILE</code>" in page
+
+
+async def test_a_launch_that_waits_is_on_the_first_page_and_no_draft(console: Console) -> None:
+    add_request(console)
+    http = await console.client(AccessRole.SEND)
+    assert re.search(r'To approve</dt>\s*<dd><a href="/launch">1</a>', (await http.get("/")).text)
+    page = (await http.get("/launch")).text
+    assert "Look and decide" in page
+    assert "Check and launch" not in page
+    viewer = await console.client(AccessRole.VIEW)
+    assert re.search(r"To approve</dt>\s*<dd>1<", (await viewer.get("/")).text)
+
+
+async def test_what_was_decided_cannot_be_approved_again(console: Console) -> None:
+    add_request(console, ApprovalState.APPROVED, by="ada")
+    http = await console.client(AccessRole.SEND)
+    page = await http.get("/launch/spring/approve")
+    assert page.status_code == 409
+    assert "no launch of campaign spring waits for an approval" in page.text
+    assert "ada approved it" in (await http.get("/launch/spring")).text
+    assert "To approve" not in (await http.get("/")).text

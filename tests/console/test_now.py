@@ -42,6 +42,7 @@ async def test_it_shows_what_is_queued_what_holds_it_and_what_runs(console: Cons
     assert "paused" in page
     assert "w&lt;1&gt;" in page
     assert "alive" in page
+    assert "Running for" in page, "how old each process is"
     assert "3 min ago" in page
 
 

@@ -194,7 +194,7 @@ async def test_changes_page_by_key_and_filter_by_sender(console: Console) -> Non
 async def test_an_empty_page_says_what_to_do_next(console: Console) -> None:
     http = await console.client(AccessRole.VIEW)
     page = (await http.get("/receivers")).text
-    assert "postroad campaign launch NAME" in page
+    assert '<a href="/campaigns">Choose a longer time, or look at the campaigns</a>' in page
     assert "No reply slows a sender down." in page
     assert (await http.get("/receivers?window=1y")).status_code == 422
     assert (await http.get("/receivers?sender=none")).status_code == 409

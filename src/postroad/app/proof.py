@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import sqlalchemy as sa
 
 from postroad.app.context import AppContext
+from postroad.campaign.chosen_member import ChosenMember, find_member
 from postroad.campaign.message import StepKey, StepMessage, step_message
-from postroad.campaign.preview import ChosenMember, email_steps, find_member, require_variant
+from postroad.campaign.preview import email_steps, require_variant
 from postroad.delivery.unqueued import SendAttempt, open_unqueued
 from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address import normalise_address
@@ -85,13 +86,13 @@ def make_proofs(context: AppContext, request: ProofRequest, environ: Mapping[str
     """
     addresses = tuple(dict.fromkeys(map(_normalised, request.to)))
     dkim, settings = load_signers(context.settings, environ), context.settings
+    member = find_member(context.engine, settings, request.campaign, request.address, context.clock.now())
     with read(context.engine) as connection:
         campaign = find_campaign(connection, request.campaign)
         chosen = _choose(email_steps(connection, campaign, request.step), request)
         if len(chosen) * len(addresses) > MAX_PROOFS:
             what = f"{len(chosen)} contents to {len(addresses)} addresses are more than {MAX_PROOFS} messages"
             raise UsageError(what, remedy="Name one step with --step, or fewer addresses.")
-        member = find_member(connection, campaign, request.address, context.clock.now())
         for address in addresses:
             _require_not_suppressed(connection, context, campaign, address)
         compiled = [

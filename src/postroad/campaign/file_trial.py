@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from msgspec.structs import replace
@@ -118,6 +118,66 @@ def _try_recipients(
     result: FileTrial,
 ) -> int:
     """Try recipients, and count those who would be added. Return how many of them belong to the segment."""
+    tried = 0
+    for each in _coming(engine, segment, recipients):
+        for name in each.missing:
+            result.missing[name] += 1
+        if not each.met:
+            continue
+        tried += 1
+        for trial in trials:
+            trial.try_recipient(each.address, each.attributes)
+        if each.is_member and segment.condition is None:
+            continue
+        if each.suppressed:
+            result.suppressed += 1
+        else:
+            result.destinations[each.domain, each.time_zone] += 1
+    return tried
+
+
+class ComingRecipient(NamedTuple):
+    """A recipient of a file, as an import would leave it.
+
+    ``recipient_id``: None if the recipient is new. ``met``: whether the recipient belongs to the segment.
+    ``missing``: fields of the condition without a value.
+    """
+
+    address: str
+    domain: str
+    time_zone: str | None
+    attributes: dict[str, Any]
+    recipient_id: int | None
+    is_member: bool
+    suppressed: bool
+    met: bool
+    missing: Sequence[str]
+
+
+def first_of_file(
+    engine: sa.Engine, segment: Segment, path: Path, types: Mapping[str, FieldType] = NO_TYPES
+) -> list[ComingRecipient]:
+    """Return the recipients of the first thousand rows of a file who would get mail after its import.
+
+    Args:
+        engine: The database.
+        segment: The segment of the audience that the launch freezes.
+        path: The CSV.
+        types: Declared types of merge fields. Rows with other values are refused.
+
+    Returns:
+        The recipients, in order of their addresses.
+
+    Raises:
+        DataError: The file cannot be read, or is not a CSV of recipients.
+    """
+    with open_csv(path) as file:
+        taken = validate_rows(file.columns, islice(file, _ROWS), types).taken
+    return [each for each in _coming(engine, segment, taken) if each.met and not each.suppressed]
+
+
+def _coming(engine: sa.Engine, segment: Segment, recipients: Sequence[NewRecipient]) -> Iterator[ComingRecipient]:
+    """Yield recipients of a file with the merge fields that the database has of them."""
     addresses = [address for address, *_ in recipients]
     with read(engine) as connection:
         stored = {
@@ -127,28 +187,27 @@ def _try_recipients(
         keys = [*addresses, *{f"@{domain}" for _, domain, *_ in recipients}]
         suppressed = set(connection.execute(_SUPPRESSED, {"audience_id": segment.audience_id, "keys": keys}).scalars())
         people = _people(connection, segment, recipients, stored)
-    tried = 0
     for address, domain, file_zone, encoded in recipients:
         attributes, zone, known = decode_json(encoded), file_zone, stored.get(address)
         if known is not None:
             attributes = known.attributes | attributes
             zone = zone or known.time_zone
+        met, missing = True, ()
         if segment.condition is not None:
             person = replace(people[address], fields=attributes, time_zone=zone)
-            for name in missing_fields(segment.condition, person):
-                result.missing[name] += 1
-            if not holds(segment.condition, person):
-                continue
-        tried += 1
-        for trial in trials:
-            trial.try_recipient(address, attributes)
-        if known is not None and known.member and segment.condition is None:
-            continue
-        if address in suppressed or f"@{domain}" in suppressed:
-            result.suppressed += 1
-        else:
-            result.destinations[domain, zone] += 1
-    return tried
+            missing = tuple(missing_fields(segment.condition, person))
+            met = holds(segment.condition, person)
+        yield ComingRecipient(
+            address=address,
+            domain=domain,
+            time_zone=zone,
+            attributes=attributes,
+            recipient_id=known.id if known is not None else None,
+            is_member=known is not None and known.member,
+            suppressed=address in suppressed or f"@{domain}" in suppressed,
+            met=met,
+            missing=missing,
+        )
 
 
 def _people(

@@ -38,6 +38,7 @@ from postroad.store.enrolment import enrolments_by_step
 from postroad.store.entrants import last_event
 from postroad.store.ledger import TouchState
 from postroad.store.planning import awaiting_follow_up, unfrozen_members
+from postroad.store.recipient import audience_name
 from postroad.store.rollout import RolloutShare, add_shares
 from postroad.store.touch_count import counts_by_step
 from postroad.store.touches.planning import NewTouch, PlannedStep, mark_followed_up, plan_touches
@@ -142,8 +143,10 @@ def _begin_launch(
             not CampaignEntry.of(campaign).stays_open
             and connection.execute(anyone, {"id": campaign.audience_id}).first() is None
         ):
+            audience = audience_name(connection, campaign.audience_id)
             raise StateError(
-                f"the audience of campaign {name} is empty", remedy="Import it: `postroad audience import NAME FILE`."
+                f"the audience of campaign {name} is empty",
+                remedy=f"Import it: `postroad audience import {audience} FILE`.",
             )
         if campaign.freezing_at is None:
             require_approval(connection, campaign, size, rules.approval, now)

@@ -97,7 +97,8 @@ def check(
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
         members = _count_recipients(connection, campaign)
-        types = settings.field_types(audience_name(connection, campaign.audience_id))
+        audience = audience_name(connection, campaign.audience_id)
+        types = settings.field_types(audience)
         steps = steps_of(connection, campaign.id or 0)
         step_findings, contents = _check_steps(connection, settings, signer, campaign, steps)
         findings = list(_check_audience(connection, campaign, members)) if file is None else []
@@ -108,7 +109,7 @@ def check(
     if file is not None:
         try:
             coming = try_file(engine, segment, file, trials, types=types, budget_s=RENDERING_S, progress=progress)
-            findings += _check_file(file, coming, members)
+            findings += _check_file(file, coming, members, audience)
         except DataError as error:
             findings.append(_unreadable(error))
     count = count_for_preflight(engine, segment, members, coming, CampaignEntry.of(campaign).stays_open)
@@ -152,13 +153,13 @@ def _count_recipients(connection: sa.Connection, campaign: Campaign) -> int:
     return int(connection.execute(statement, {"id": campaign.audience_id}).scalar_one())
 
 
-def _check_file(file: Path, coming: FileTrial, recipients: int) -> Iterator[PreflightFinding]:
+def _check_file(file: Path, coming: FileTrial, recipients: int, audience: str) -> Iterator[PreflightFinding]:
     if coming.refused:
         yield campaign_finding(
             PreflightCode.FILE_REFUSED,
             f"{coming.refused:,} of {counted(coming.rows, 'row')} of {file} "
             f"{'is' if coming.refused == 1 else 'are'} not valid and not imported",
-            "`postroad audience refusals NAME` shows them after the import.",
+            f"After the import, `postroad audience refusals {audience}` and the console's page People show them.",
         )
     if not recipients + coming.new:
         what = f"{file} has no valid row, and the audience is empty"

@@ -50,9 +50,10 @@ def up() -> None:
     unsubscribe at and the console. Campaigns that the setting `campaigns` names are applied. A sender that warms up
     gets its daily schedule and its first run: Deployments › warmup in the UI, and the artifact `warmup-NAME`.
 
-    Then open the Prefect UI, pick the deployment `campaign`, choose the campaign in the form and press Run; or run
-    `postroad campaign launch NAME`. Prefect's UI asks for the password that is printed. The console opens by the link
-    that is printed: it works once, and for 15 minutes; `postroad console link` prints another.
+    Then open the console by the link that is printed, and choose the campaign on its page Launch; or run `postroad
+    campaign launch NAME`; or run the deployment `campaign` in the Prefect UI, which asks for the password that is
+    printed. The link works once, for 15 minutes, and `postroad console link` prints another. If the output is not a
+    terminal, this command is printed instead of the link.
     """
     asyncio.run(_up())
 
@@ -90,7 +91,7 @@ async def _start_and_stay(settings: Settings, stop: asyncio.Event) -> None:
             f"captured mail  {stack.sandbox_dir}/Maildir\n"
             f"unsubscribe    {stack.settings.public_url}/u/…\n"
             f"logs           {stack.settings.state_dir}/logs\n\n"
-            "Deployments → campaign → Run → Custom run, choose a campaign, Submit. Ctrl-C stops everything.",
+            "To send a campaign, open the console: Launch → Check and launch. Ctrl-C stops everything.",
         )
         await stack.supervisor.watch()
 

@@ -23,7 +23,7 @@ from postroad.console.guard import API_PREFIX, HEALTH_PATH, Guard
 from postroad.console.parts import ConsoleParts
 from postroad.console.registry import SCREENS
 from postroad.console.screen import PUBLIC, Screen, ScreenRoute
-from postroad.console.visit import Visit
+from postroad.console.visit import local_path
 from postroad.errors import PostroadError, StateError, UnavailableError, UsageError
 from postroad.printable import printable
 from postroad.store.engine import read
@@ -105,22 +105,29 @@ def _query(engine: sa.Engine) -> None:
         connection.execute(sa.text("SELECT 1"))
 
 
-def _error_page(
-    request: Request, status: int, title: str, text: str, *, remedy: str = "", visit: Visit | None = None
-) -> HTMLResponse:
+def _error_page(request: Request, status: int, title: str, text: str, *, remedy: str = "") -> HTMLResponse:
+    """Return an error as a page: with the menu of the user, if there is one, and a link to the page before."""
     parts: ConsoleParts = request.app.state.parts
     theme = request.cookies.get("theme", "")
     html = parts.templates.render(
         "error.html",
-        visit=visit,
+        visit=getattr(request.state, "visit", None),
         notice="",
         theme=theme if theme in ("light", "dark") else "",
         status=status,
         title=title,
         text=text,
         remedy=remedy,
+        back=_page_before(request),
     )
     return HTMLResponse(html, status)
+
+
+def _page_before(request: Request) -> str:
+    """Return the page of the console that led to a request; empty: another site did, or it is not known."""
+    _, _, address = request.headers.get("referer", "").partition("://")
+    host, slash, path = address.partition("/")
+    return local_path(slash + path) if slash and host == request.headers.get("host") else ""
 
 
 async def _sign_in_required(request: Request, error: SignInRequiredError) -> Response:
@@ -140,7 +147,6 @@ async def _role_required(request: Request, error: RoleRequiredError) -> Response
         "Your role does not include this",
         f"It needs the role {error.needed}, and {identity.user} has {identity.role}.",
         remedy="Ask an owner of this installation for the role.",
-        visit=error.visit,
     )
 
 

@@ -74,6 +74,7 @@ async def authorise(request: Request) -> Visit:
         client=client_address(peer, forwarded, parts.trusted_proxies),
         identity=await identify(request, parts, peer),
     )
+    request.state.visit = visit  # For the page of an error.
     if needed is None:
         return visit
     if visit.identity is None:

@@ -124,14 +124,17 @@ def _rects(
 
 
 def _times(first: datetime, step: int, bars: int, pitch: float, zone: ZoneInfo) -> list[ChartLabel]:
-    every = max(-(-bars // LABELS), 1)
-    days = bars * step > 48
-    labels = []
-    for number in range(0, bars, every):
-        at = (first + timedelta(hours=number * step)).astimezone(zone)
-        text = f"{at:%d %b}" if days else f"{at:%H:%M}"
-        labels.append(ChartLabel(x=round(LEFT + number * pitch, 2), y=HEIGHT - 6, text=text))
-    return labels
+    """Label hours, or the begin of days if there are more than two."""
+    times = [(first + timedelta(hours=number * step)).astimezone(zone) for number in range(bars)]
+    form, places = "%H:%M", list(range(bars))
+    if bars * step > 48:
+        form = "%d %b"
+        before = [first.astimezone(zone) - timedelta(hours=step), *times]
+        places = [number for number in places if times[number].date() != before[number].date()]
+    return [
+        ChartLabel(x=round(LEFT + number * pitch, 2), y=HEIGHT - 6, text=f"{times[number]:{form}}")
+        for number in places[:: -(-len(places) // LABELS) or 1]
+    ]
 
 
 def nice_top(largest: float) -> float:

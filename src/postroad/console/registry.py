@@ -13,6 +13,7 @@ from postroad.console.screens import (
     campaigns,
     domains,
     launch,
+    launch_approval,
     message_acts,
     now,
     people,
@@ -40,5 +41,5 @@ SCREENS: tuple[Screen, ...] = (
     sign_in.screen,
 )
 
-# These add routes to the screens of campaigns and of messages.
-_WITH_ROUTES = (campaign_acts, campaign_forecast, campaign_rollout, campaign_variants, message_acts)
+# These add routes to the screens of campaigns, of launches and of messages.
+_WITH_ROUTES = (campaign_acts, campaign_forecast, campaign_rollout, campaign_variants, launch_approval, message_acts)

@@ -9,12 +9,14 @@ from itertools import islice
 from typing import Final
 
 from postroad.app.context import AppContext
+from postroad.campaign.chosen_member import coming_members
 from postroad.campaign.preview import Preview, PreviewRequest, email_steps, preview
-from postroad.campaign.segment import Segment, SegmentRow, segment_pages
+from postroad.campaign.segment import Segment, segment_pages
 from postroad.errors import PostroadError
 from postroad.mail.dkim_keys import load_signers
-from postroad.store.campaign import find_campaign
+from postroad.store.campaign import Campaign, find_campaign
 from postroad.store.engine import read
+from postroad.store.variant_split import variant_names
 
 SAMPLES: Final = 3
 PAGES: Final = 5
@@ -23,9 +25,13 @@ PAGES: Final = 5
 
 @dataclass(frozen=True, kw_only=True)
 class MessageSample:
-    """A message to one recipient. ``problem``: why it cannot be rendered."""
+    """A message to one recipient.
+
+    ``variant`` None: the step has no variants. ``problem``: why it cannot be rendered.
+    """
 
     address: str
+    variant: str | None = None
     subject: str = ""
     size: int = 0
     problem: PostroadError | None = None
@@ -33,15 +39,22 @@ class MessageSample:
 
 @dataclass(frozen=True, kw_only=True)
 class MessageSamples:
-    """Messages of one step. ``steps``: names of all email steps."""
+    """Messages of one step.
+
+    ``steps``: names of all email steps. ``coming``: whether their recipients are of the file that the launch imports.
+    """
 
     steps: Sequence[str]
     step: str
     messages: Sequence[MessageSample]
+    coming: bool = False
 
 
 def message_samples(context: AppContext, name: str, step: str | None) -> MessageSamples:
     """Render a step for three recipients who would get it: the first, one of the middle and the last of some thousand.
+
+    Before the first import they are recipients of the file that the launch imports. Which variant each of them gets is
+    not known then, so each message has another one.
 
     Args:
         context: The open parts.
@@ -57,43 +70,53 @@ def message_samples(context: AppContext, name: str, step: str | None) -> Message
     with read(context.engine) as connection:
         campaign = find_campaign(connection, name)
         steps = [each.name for each in email_steps(connection, campaign, None)]
-        chosen = email_steps(connection, campaign, step)[0].name
-    segment = Segment.of(campaign, context.clock.now())
-    met: list[SegmentRow] = []
-    for page in islice(segment_pages(context.engine, segment), PAGES):
-        met += [row for row in page if row.met and not row.suppressed]
-        if len(met) >= SAMPLES:
+        chosen = email_steps(connection, campaign, step)[0]
+    found: list[str] = _members(context, campaign)
+    variants: Sequence[str | None] = (None,)
+    coming = not found
+    if coming:
+        found = [
+            each.address for each in coming_members(context.engine, context.settings, campaign, context.clock.now())
+        ]
+        variants = variant_names(chosen.settings) or variants
+    places = sorted({0, len(found) // 2, len(found) - 1}) if found else []
+    samples = [(found[place], variants[number % len(variants)]) for number, place in enumerate(places)]
+    messages = [_sample(context, name, chosen.name, address, variant) for address, variant in samples]
+    return MessageSamples(steps=steps, step=chosen.name, messages=messages, coming=coming and bool(found))
+
+
+def _members(context: AppContext, campaign: Campaign) -> list[str]:
+    """Return the addresses of some thousand members who would get the campaign."""
+    found: list[str] = []
+    for page in islice(segment_pages(context.engine, Segment.of(campaign, context.clock.now())), PAGES):
+        found += [row.address for row in page if row.met and not row.suppressed]
+        if len(found) >= SAMPLES:
             break
-    places = sorted({0, len(met) // 2, len(met) - 1}) if met else []
-    messages = [_sample(context, name, chosen, met[place].address) for place in places]
-    return MessageSamples(steps=steps, step=chosen, messages=messages)
+    return found
 
 
-def _sample(context: AppContext, name: str, step: str, address: str) -> MessageSample:
+def _sample(context: AppContext, name: str, step: str, address: str, variant: str | None) -> MessageSample:
     try:
-        seen = render_sample(context, name, step, address)
+        seen = render_sample(context, PreviewRequest(campaign=name, step=step, address=address, variant=variant))
     except PostroadError as error:
-        return MessageSample(address=address, problem=error)
-    return MessageSample(address=address, subject=seen.subject, size=len(seen.content))
+        return MessageSample(address=address, variant=variant, problem=error)
+    return MessageSample(address=address, variant=seen.variant, subject=seen.subject, size=len(seen.content))
 
 
-def render_sample(context: AppContext, name: str, step: str | None, address: str | None) -> Preview:
+def render_sample(context: AppContext, request: PreviewRequest) -> Preview:
     """Render a step for a member of the audience. Its unsubscribe link has no effect.
 
     Args:
         context: The open parts.
-        name: Name of the campaign.
-        step: Name of an email step. None: the first one.
-        address: The member. None: the first one.
+        request: Campaign, step, member and variant.
 
     Returns:
         The message.
 
     Raises:
-        StateError: The campaign, the step or the recipient does not exist.
+        StateError: The campaign, the step, the variant or the recipient does not exist.
         DataError: The recipient does not have a merge field of the step.
         ConfigError: A template or a key cannot be used.
     """
     dkim = load_signers(context.settings, os.environ)
-    request = PreviewRequest(campaign=name, step=step, address=address)
     return preview(context.engine, context.settings, context.signer, dkim, request, now=context.clock.now())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
@@ -21,6 +22,7 @@ from postroad.console.screen import NavSection, Screen
 from postroad.printable import counted, printable
 
 _FOLDER = files("postroad.console")
+_UTC_TIME = re.compile(r"\b(\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?) UTC\b")
 STATIC_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -81,6 +83,7 @@ class Templates:
             visible=visible,
             with_code=with_code,
             path=lambda text: quote(str(text), safe=""),
+            local_times=self.local_times,
         )
         self._environment.globals.update(
             time_tag=self.time_tag,
@@ -110,6 +113,15 @@ class Templates:
         exact = f"{local:%Y-%m-%d %H:%M:%S} {local:%Z}"
         text = self.age(value) if age else shown
         return Markup('<time datetime="{}" title="{}">{}</time>').format(value.isoformat(), exact, text)
+
+    def local_times(self, text: str) -> str:
+        """Return a text with its times in UTC, such as ``2026-12-02 23:01:10 UTC``, in the zone of the settings."""
+
+        def local(found: re.Match[str]) -> str:
+            at = datetime.fromisoformat(found[1]).replace(tzinfo=UTC).astimezone(self._zone)
+            return f"{at:%Y-%m-%d %H:%M} {at:%Z}"
+
+        return _UTC_TIME.sub(local, text)
 
     def age(self, value: datetime) -> str:
         """Return how long ago a time was, or in how long it will be, such as ``3 min ago``."""

@@ -54,6 +54,7 @@ from postroad.queue import GateState
 from postroad.settings.types import RateSetting
 from postroad.store.campaign import Campaign, CampaignState, Sender, find_campaign, steps_of
 from postroad.store.engine import read
+from postroad.store.recipient import audience_name
 
 JOURNEY_NOTE = (
     "Conditions and dates are those of now, from a sample of the audience. Exits, and people who enter later, are not "
@@ -106,7 +107,7 @@ async def forecast_campaign(context: AppContext, request: ForecastRequest) -> Ca
     if not any(arrival.lane.campaign for arrival in (*arrivals, *demand.withheld(router, now))):
         raise StateError(
             f"nothing of campaign {campaign.name} is to be sent: its audience is empty, or everything has left",
-            remedy="Import the audience: `postroad audience import NAME FILE`.",
+            remedy=f"Import the audience: `postroad audience import {read_from.audience} FILE`.",
         )
     if campaign.journey is not None:
         notes = (*notes, JOURNEY_NOTE, *((FILE_NOTE,) if request.coming is not None and request.coming.new else ()))
@@ -135,7 +136,7 @@ async def forecast_campaign(context: AppContext, request: ForecastRequest) -> Ca
 class _Campaign(NamedTuple):
     """A campaign, the emails that follow each other, its hours, and the addresses of its senders, its own first.
 
-    ``tests``: open tests of variants, by step.
+    ``tests``: open tests of variants, by step. ``audience``: name of its audience.
     """
 
     row: Campaign
@@ -143,6 +144,7 @@ class _Campaign(NamedTuple):
     window: Window | None
     senders: Sequence[str]
     tests: Mapping[int, OpenTest]
+    audience: str
 
 
 def _read_campaign(engine: sa.Engine, name: str, calendar: HolidayCalendar, now: datetime) -> _Campaign:
@@ -164,14 +166,15 @@ def _read_campaign(engine: sa.Engine, name: str, calendar: HolidayCalendar, now:
         found = Session(connection).exec(select(Sender.id, Sender.address).where(col(Sender.id).in_(ids)))
         addresses = dict(found.all())
         tests = open_tests(connection, row.id, steps)
-    return _Campaign(row, following, window, [addresses[id_] for id_ in ids], tests)
+        audience = audience_name(connection, row.audience_id)
+    return _Campaign(row, following, window, [addresses[id_] for id_ in ids], tests, audience)
 
 
 class _Demand:
     """What a campaign is still to send, and the rules by which messages follow and move."""
 
     def __init__(self, campaign: _Campaign, caps: Mapping[str, RateSetting]) -> None:
-        self.campaign, emails, self.window, self.senders, tests = campaign
+        self.campaign, emails, self.window, self.senders, tests, _ = campaign
         self.following = SplitEmails(emails, tests)
         self._caps, self._cap = caps, ForecastCap.of(caps, self.campaign)
         self.shares = NO_SHARES

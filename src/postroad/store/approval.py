@@ -97,6 +97,13 @@ def last_approval(connection: sa.Connection, campaign_id: int) -> Approval | Non
     return found
 
 
+def count_open_approvals(connection: sa.Connection, now: datetime) -> int:
+    """Return the number of requests that wait for a decision, without those that have expired."""
+    waits = sa.and_(col(Approval.state) == ApprovalState.OPEN, col(Approval.used_at).is_(None))
+    statement = sa.select(sa.func.count()).select_from(Approval).where(waits, col(Approval.expires_at) > now)
+    return int(connection.execute(statement).scalar_one())
+
+
 def list_approvals(
     connection: sa.Connection, campaign: str | None, limit: int, *, before: int | None = None
 ) -> list[NamedApproval]:

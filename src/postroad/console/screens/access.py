@@ -1,4 +1,4 @@
-"""Who has access: users with passwords, and sessions, which an owner may end."""
+"""Who has access: users with passwords, sessions and keys of the API, which an owner may end."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from fastapi import Response
 from postroad.console.authorise import CurrentVisit
 from postroad.console.confirm import Confirmation, Extent
 from postroad.console.screen import NavSection, Screen
+from postroad.console.visit import Visit
 from postroad.errors import StateError, UsageError
 from postroad.settings import AccessRole
+from postroad.store.api_key import ApiKey, api_keys, revoke_key
 from postroad.store.audit import record_act
 from postroad.store.console_access import end_session, end_sessions_of, find_user, remove_user, sessions, users
 from postroad.store.engine import write
@@ -20,13 +22,15 @@ ROWS = 50
 
 @screen.get("/access", role=AccessRole.OWN)
 async def access(visit: CurrentVisit, after: str | None = None) -> Response:
-    """List users and sessions."""
+    """List users, sessions and keys of the API."""
     before = None if after is None else _session_id(after)
     rows = await visit.read(sessions, visit.parts.now(), ROWS + 1, before=before)
     shown = rows[:ROWS]
     return visit.page(
         "access.html",
         users=await visit.read(users),
+        keys=await visit.read(api_keys),
+        now=visit.parts.now(),
         sessions=shown,
         next=str(shown[-1].id) if len(rows) > ROWS else None,
         first=after is None,
@@ -101,6 +105,46 @@ async def remove(visit: CurrentVisit, name: str) -> Response:
     if not await visit.run(removed):
         raise StateError(f"there is no user named {name[:200]!r}")
     return visit.redirect("/access", f"The user {name} is removed.")
+
+
+async def _key(visit: Visit, name: str) -> ApiKey:
+    """Return a key that is not revoked. Raises StateError if there is none with this name."""
+    found = next((key for key in await visit.read(api_keys) if key.name == name and key.revoked_at is None), None)
+    if found is None:
+        raise StateError(f"there is no API key named {name[:200]!r} that could be revoked")
+    return found
+
+
+@screen.get("/access/keys/{key}/revoke", role=AccessRole.OWN)
+async def ask_revoke(visit: CurrentVisit, key: str) -> Response:
+    """Ask before a key of the API is revoked."""
+    found = await _key(visit, key)
+    used = f"It was last used {visit.parts.templates.age(found.last_used_at)}." if found.last_used_at else ""
+    return visit.confirm(
+        Confirmation(
+            title=f"Revoke the API key {found.name}?",
+            button="Revoke the key",
+            action=visit.url(),
+            back="/access",
+            extents=[Extent(count=1, label="key is revoked")],
+            effects=[f"The next request with it is refused. {used}", "The audit log keeps its name."],
+            dangerous=True,
+        )
+    )
+
+
+@screen.post("/access/keys/{key}/revoke", role=AccessRole.OWN)
+async def revoke(visit: CurrentVisit, key: str) -> Response:
+    """Revoke a key of the API."""
+    found = await _key(visit, key)
+
+    def revoked() -> None:
+        with write(visit.parts.engine) as connection:
+            revoke_key(connection, found.name, visit.parts.now())
+            record_act(connection, visit.actor, "api-key.revoke", found.name, 1, at=visit.parts.now())
+
+    await visit.run(revoked)
+    return visit.redirect("/access", f"The API key {found.name} is revoked.")
 
 
 def _session_id(text: str) -> int:

@@ -30,10 +30,17 @@ async def _counts(visit: Visit, name: str, step: str | None = None) -> dict[Touc
     return next((one.counts for one in found.summary.steps if one.name == step), dict.fromkeys(TouchState, 0))
 
 
-def _waiting(name: str, counts: dict[TouchState, int], label: str) -> Extent:
-    shown = max((state for state in LIVE), key=lambda state: counts[state])
-    number = sum(counts[state] for state in LIVE)
-    return Extent(count=number, label=label, href=campaign_url(name, "messages", state=shown))
+def _waiting(name: str, counts: dict[TouchState, int], label: str, step: str | None = None) -> list[Extent]:
+    """Return the messages that wait, and those of each state, which lead to their rows."""
+    states = [state for state in LIVE if counts[state]]
+    links = [campaign_url(name, "messages", state=state, step=step) for state in states]
+    if len(states) == 1:
+        return [Extent(count=counts[states[0]], label=label, href=links[0])]
+    each = [
+        Extent(count=counts[state], label=f"of them {state}", href=href)
+        for state, href in zip(states, links, strict=True)
+    ]
+    return [Extent(count=sum(counts[state] for state in states), label=label), *each]
 
 
 async def _pause(visit: Visit, name: str, note: FormField) -> Confirmation:
@@ -42,7 +49,7 @@ async def _pause(visit: Visit, name: str, note: FormField) -> Confirmation:
         button="Pause it",
         action=campaign_url(name, "pause"),
         back=campaign_url(name),
-        extents=[_waiting(name, await _counts(visit, name), "messages that wait, and stay where they are")],
+        extents=_waiting(name, await _counts(visit, name), "messages that wait, and stay where they are"),
         effects=["No more messages of it leave until a person resumes it.", CHANGED_LATER],
         fields=[note],
     )
@@ -80,7 +87,7 @@ async def ask_resume(visit: CurrentVisit, campaign: str) -> Response:
             button="Resume it",
             action=campaign_url(campaign, "resume"),
             back=campaign_url(campaign),
-            extents=[_waiting(campaign, counts, "messages that wait, and will leave as their limits allow")],
+            extents=_waiting(campaign, counts, "messages that wait, and will leave as their limits allow"),
             effects=["No message is sent twice. Messages that became due while it was paused leave first."],
         )
     )
@@ -131,7 +138,7 @@ def _email_steps(visit: Visit, name: str) -> list[str]:
 
 async def _recall(visit: Visit, name: str, step: str | None, note: FormField) -> Confirmation:
     counts = await _counts(visit, name, step)
-    waiting = _waiting(name, counts, "messages that will not be sent")
+    waiting = _waiting(name, counts, "messages that will not be sent", step)
     gone = [
         Extent(count=counts[state], label=label, href=campaign_url(name, "messages", state=state, step=step))
         for state, label in (
@@ -147,7 +154,7 @@ async def _recall(visit: Visit, name: str, step: str | None, note: FormField) ->
         button="Recall it",
         action=campaign_url(name, "recall", step=step),
         back=campaign_url(name),
-        extents=[waiting, *gone],
+        extents=[*waiting, *gone],
         effects=[
             f"{ends} This cannot be undone.",
             f"A new campaign with `corrects: {name}` in its file sends a correction to exactly those whom it reached.",

@@ -14,10 +14,10 @@ from postroad.app.approval import find_pending, launch_needs_approval, list_appr
 from postroad.app.preflight import preflight_with_file
 from postroad.app.proof import ProofRequest, make_proofs, send_proofs
 from postroad.campaign.approval import campaign_digest
-from postroad.campaign.approval_decision import Decider
+from postroad.campaign.entry import CampaignEntry
 from postroad.campaign.launch_forecast import Forecast as LaunchForecast
 from postroad.campaign.launch_forecast import forecast as forecast_launch
-from postroad.campaign.preview import Preview
+from postroad.campaign.preview import Preview, PreviewRequest
 from postroad.console.authorise import CurrentVisit
 from postroad.console.campaign_view import CAMPAIGN_TONES, campaign_url
 from postroad.console.confirm import CHANGED, Confirmation, Extent, FieldKind, FormField
@@ -30,23 +30,23 @@ from postroad.console.screens.campaign_forecast import forecast_values
 from postroad.console.visit import Visit
 from postroad.errors import DataError, PostroadError
 from postroad.forecast.coming import coming_recipients
-from postroad.local.approval_runs import approve_and_resume, refuse_and_resume
 from postroad.local.campaign_launch import start_launch
 from postroad.local.prefect_api import open_prefect
 from postroad.operations.campaign_runs import require_launchable
 from postroad.read_model.campaigns import campaign_lines
 from postroad.settings import AccessRole
-from postroad.store.approval import Approval, ApprovalState
+from postroad.store.approval import ApprovalState
 from postroad.store.campaign import CampaignState, find_campaign
+from postroad.store.recipient import audience_name
 
 screen = Screen(name="launch", title="Launch", path="/launch", section=NavSection.MAIL, role=AccessRole.SEND)
 
 APPROVALS: Final = 50
-MAX_REASON: Final = 300
 LAUNCHABLE: Final = CampaignState.DRAFT
 
 Step = Annotated[str | None, Query(max_length=200)]
 Address = Annotated[str | None, Query(max_length=320)]
+Variant = Annotated[str | None, Query(max_length=200)]
 Cursor = Annotated[str | None, Query(max_length=200)]
 
 
@@ -60,13 +60,15 @@ async def choose(visit: CurrentVisit, after: Cursor = None) -> Response:
     """List the campaigns that can be launched, and the requests that wait for an approval."""
     asked = await list_approvals(visit.parts.context, None, APPROVALS)
     now = visit.parts.now()
+    waiting = [each for each in asked if each.approval.state is ApprovalState.OPEN and not each.approval.expired(now)]
+    waits = {each.campaign for each in waiting}
+    page = await visit.read(campaign_lines, state=LAUNCHABLE, after=after)
     return visit.page(
         "launch.html",
-        page=await visit.read(campaign_lines, state=LAUNCHABLE, after=after),
+        drafts=[line for line in page.rows if line.name not in waits],
+        next=page.next,
         first=after is None,
-        waiting=[
-            each for each in asked if each.approval.state is ApprovalState.OPEN and not each.approval.expired(now)
-        ],
+        waiting=waiting,
         url_of=launch_url,
     )
 
@@ -89,7 +91,7 @@ async def _look(visit: Visit, name: str) -> LaunchView:
         needed = await launch_needs_approval(context, name, coming=trial.new if trial else 0)
     except PostroadError as error:
         return LaunchView(problem=error)
-    return LaunchView(forecast=seen, file="its file is imported first" if trial else None, needs_approval=needed)
+    return LaunchView(forecast=seen, file="the launch imports its file first" if trial else None, needs_approval=needed)
 
 
 @screen.get("/launch/{campaign}", role=AccessRole.SEND)
@@ -101,6 +103,8 @@ async def launch(visit: CurrentVisit, campaign: str, step: Step = None) -> Respo
     return visit.page(
         "launch_campaign.html",
         campaign=campaign,
+        audience=await visit.read(audience_name, row.audience_id),
+        stays_open=CampaignEntry.of(row).stays_open,
         state=row.state,
         tone=CAMPAIGN_TONES[row.state],
         launchable=row.state is LAUNCHABLE,
@@ -140,22 +144,28 @@ def _is_part(visit: Visit) -> bool:
 
 
 @screen.get("/launch/{campaign}/message", role=AccessRole.SEND)
-async def message(visit: CurrentVisit, campaign: str, step: Step = None, address: Address = None) -> Response:
+async def message(
+    visit: CurrentVisit, campaign: str, step: Step = None, address: Address = None, variant: Variant = None
+) -> Response:
     """Return a message as a mail program would show it, for a frame without scripts and without the network."""
+    request = PreviewRequest(campaign=campaign, step=step, address=address, variant=variant)
     try:
-        seen = await visit.run(render_sample, visit.parts.context, campaign, step, address)
+        seen = await visit.run(render_sample, visit.parts.context, request)
     except PostroadError as error:
         return Response(frame_document(None, error.message), media_type="text/html", headers=FRAME_HEADERS)
     return Response(frame_document(seen.html, seen.text), media_type="text/html", headers=FRAME_HEADERS)
 
 
 @screen.get("/launch/{campaign}/source", role=AccessRole.SEND)
-async def source(visit: CurrentVisit, campaign: str, step: Step = None, address: Address = None) -> Response:
+async def source(
+    visit: CurrentVisit, campaign: str, step: Step = None, address: Address = None, variant: Variant = None
+) -> Response:
     """Show the header and the text part of a message."""
+    request = PreviewRequest(campaign=campaign, step=step, address=address, variant=variant)
     seen: Preview | None = None
     problem: PostroadError | None = None
     try:
-        seen = await visit.run(render_sample, visit.parts.context, campaign, step, address)
+        seen = await visit.run(render_sample, visit.parts.context, request)
     except DataError as error:
         problem = error
     return visit.page("launch_source.html", campaign=campaign, seen=seen, problem=problem, url_of=launch_url)
@@ -214,7 +224,7 @@ async def _starting(visit: Visit, campaign: str, view: LaunchView) -> Confirmati
             Extent(count=view.forecast.suppressed, label="members are suppressed, and get nothing"),
         ]
     if view.needs_approval:
-        effects.append("It needs an approval: the run waits until another look at it was taken.")
+        effects.append("It needs an approval: no message leaves before a person has given it.")
     effects.append("The preflight runs once more. If it fails, nothing is sent.")
     return Confirmation(
         title=f"Launch the campaign {campaign}?",
@@ -277,71 +287,3 @@ async def _run_values(visit: Visit, campaign: str, run_id: UUID) -> dict[str, An
         "url_of": launch_url,
         "campaign_url": campaign_url,
     }
-
-
-async def _pending(visit: Visit, campaign: str) -> Approval | None:
-    return await find_pending(visit.parts.context, campaign)
-
-
-@screen.get("/launch/{campaign}/approve", role=AccessRole.SEND)
-async def ask_approve(visit: CurrentVisit, campaign: str) -> Response:
-    """Show what an approval lets go."""
-    pending = await _pending(visit, campaign)
-    extents = [Extent(count=pending.people or 0, label="recipients get its first message")] if pending else []
-    asked = f"{pending.requested_by} asked for it {visit.parts.templates.age(pending.requested_at)}." if pending else ""
-    return visit.confirm(
-        Confirmation(
-            title=f"Approve the launch of {campaign}?",
-            button="Approve it",
-            action=launch_url(campaign, "approve"),
-            back=launch_url(campaign),
-            extents=extents,
-            effects=[asked, "It is launched at once. The approval holds for the campaign as it is now."],
-            hidden={"request": str(pending.id if pending else 0)},
-        )
-    )
-
-
-@screen.post("/launch/{campaign}/approve", role=AccessRole.SEND)
-async def approve(visit: CurrentVisit, campaign: str) -> Response:
-    """Approve the launch that the page showed, and let its run continue."""
-    shown = (await visit.form()).row_id("request")
-    pending = await _pending(visit, campaign)
-    async with visit.act("campaign.approve", campaign, count=pending.people if pending else None) as act:
-        done = await approve_and_resume(visit.parts.context, campaign, _decider(visit), seen=shown)
-        act.count = 0 if done.decision.already else act.count  # Another person approved it.
-    return visit.redirect(launch_url(campaign), f"The launch of {campaign} is approved.")
-
-
-def _refusal(campaign: str, reason: str = "", error: str = "") -> Confirmation:
-    hint = "The person who asked for it sees this."
-    return Confirmation(
-        title=f"Refuse the launch of {campaign}?",
-        button="Refuse it",
-        action=launch_url(campaign, "refuse"),
-        back=launch_url(campaign),
-        effects=["Nothing is sent. The campaign stays a draft, and can be launched again."],
-        fields=[FormField(name="reason", label="Reason", value=reason, error=error, hint=hint)],
-    )
-
-
-@screen.get("/launch/{campaign}/refuse", role=AccessRole.SEND)
-async def ask_refuse(visit: CurrentVisit, campaign: str) -> Response:
-    """Ask for the reason."""
-    return visit.confirm(_refusal(campaign))
-
-
-@screen.post("/launch/{campaign}/refuse", role=AccessRole.SEND)
-async def refuse(visit: CurrentVisit, campaign: str) -> Response:
-    """Refuse a launch."""
-    form = await visit.form()
-    reason = form.text("reason", max_characters=MAX_REASON)
-    if form.errors:
-        return visit.confirm(_refusal(campaign, reason, form.errors["reason"]), status=422)
-    async with visit.act("campaign.refuse", campaign, note=reason):
-        await refuse_and_resume(visit.parts.context, campaign, _decider(visit), reason)
-    return visit.redirect(launch_url(campaign), f"The launch of {campaign} is refused.")
-
-
-def _decider(visit: Visit) -> Decider:
-    return Decider(name=visit.user.user, source=f"the console, from {visit.client}")

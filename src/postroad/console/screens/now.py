@@ -24,6 +24,8 @@ from postroad.errors import PostroadError
 from postroad.queue import Gate, GateState, Process, QueueStats
 from postroad.read_model.now import NowFigures, accepted_per_minute, now_figures
 from postroad.settings import AccessRole
+from postroad.settings.queues import WEBHOOK_QUEUE
+from postroad.store.approval import count_open_approvals
 from postroad.store.heartbeat import ADVANCE, last_heartbeat
 from postroad.store.traffic import MinuteTraffic
 
@@ -64,12 +66,12 @@ class QueueView:
     Attributes:
         name: Its name.
         stats: Its statistics.
-        recorder_lag: Events that no recorder has written to the ledger.
+        recorder_lag: Events that no recorder has written to the ledger. None: they are not for the ledger.
     """
 
     name: str
     stats: QueueStats
-    recorder_lag: int
+    recorder_lag: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,15 +122,17 @@ async def _values(visit: Visit) -> dict[str, Any]:
         "advanced_at": ledger.advanced_at,
         "findings": findings.latest,
         "checking": findings.is_running,
-        "now": visit.parts.now(),
+        "now_ms": visit.parts.context.clock.now_ms(),
+        "approvals": ledger.approvals,
     }
 
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerView:
-    """What the page shows of the ledger."""
+    """What the page shows of the ledger. ``approvals``: launches that wait for one."""
 
     figures: NowFigures
+    approvals: int
     minutes: Sequence[MinuteTraffic]
     advanced_at: datetime | None
 
@@ -136,6 +140,7 @@ class LedgerView:
 def _ledger(connection: sa.Connection, now: datetime) -> LedgerView:
     return LedgerView(
         figures=now_figures(connection, now),
+        approvals=count_open_approvals(connection, now),
         minutes=accepted_per_minute(connection, now, hours=HOURS),
         advanced_at=last_heartbeat(connection, ADVANCE),
     )
@@ -179,7 +184,8 @@ def traffic_by_hour(minutes: Sequence[MinuteTraffic]) -> list[MinuteTraffic]:
 
 async def queues_view(visit: Visit) -> QueuesView:
     """Return the state of all queues. A server that does not reply is a problem on the page, not an error."""
-    found = await queue_reply(asyncio.gather(*(_queue(visit, name) for name in (*MAIL_QUEUES, BOUNCE_QUEUE))))
+    names = (*MAIL_QUEUES, BOUNCE_QUEUE, *((WEBHOOK_QUEUE,) if visit.parts.settings.webhooks_out else ()))
+    found = await queue_reply(asyncio.gather(*(_queue(visit, name) for name in names)))
     if isinstance(found, PostroadError):
         return QueuesView(problem=found)
     gates = sorted((gate for _, held, _ in found for gate in held), key=lambda gate: (-gate.lanes, gate.name))
@@ -193,7 +199,9 @@ async def queues_view(visit: Visit) -> QueuesView:
 async def _queue(visit: Visit, name: str) -> tuple[QueueView, list[WaitingGate], list[Process]]:
     queue = await visit.parts.queue(name)
     stats, gates, processes = await queue.stats(), await queue.gates(), await queue.processes()
-    lag = next((group.pending + group.unread for group in stats.groups if group.name == GROUP), stats.events)
+    lag: int | None = None
+    if name != WEBHOOK_QUEUE:
+        lag = next((group.pending + group.unread for group in stats.groups if group.name == GROUP), stats.events)
     now_ms = visit.parts.context.clock.now_ms()
     held = [_waiting(name, state, now_ms) for state in gates if state.parked_lanes]
     return QueueView(name=name, stats=stats, recorder_lag=lag), held, processes
