@@ -60,8 +60,7 @@ def watch(page: Page) -> list[str]:
 
 
 async def findings(page: Page) -> list[str]:
-    """Return what axe-core finds on the page. Playwright evaluates it outside the page's policy."""
-    await page.evaluate(AXE_SCRIPT)
+    """Return what axe-core, which the page has, finds on it. Playwright evaluates it outside the page's policy."""
     result = await page.evaluate("rules => axe.run(document, {runOnly: {type: 'tag', values: rules}})", RULES)
     return [
         f"{violation['id']}: {node['target']}: {node['failureSummary']}"
@@ -74,27 +73,38 @@ def public(route: RegisteredRoute) -> bool:
     return route.route.role is None
 
 
-@pytest.mark.parametrize("colours", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1440])
-async def test_axe_finds_nothing_on_any_page(console: Console, colours: str, width: int) -> None:
+VIEWS = [(width, colours) for width in (360, 1440) for colours in ("light", "dark")]
+PARTS = 4
+"""The pages are checked in so many tests, which run side by side."""
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+async def test_axe_finds_nothing_on_any_page(console: Console, part: int) -> None:
     await asyncio.to_thread(fill, console.engine)
     found: dict[str, list[str]] = {}
-    async with a_browser() as browser:
-        viewport = {"width": width, "height": 900}
-        async with (
-            signed_in(browser, console, viewport=viewport, color_scheme=colours) as own,
-            signed_in(browser, console, None, viewport=viewport, color_scheme=colours) as stranger,
-        ):
-            for route in shown_pages():
-                page = await (stranger if public(route) else own).new_page()
-                errors = watch(page)
-                reply = await page.goto(route.path)
-                assert reply is not None
-                assert reply.status < 400 or public(route), (str(route), reply.status)
-                problems = [*await findings(page), *(error for error in errors if "404" not in error)]
-                if problems:
-                    found[str(route)] = problems
-                await page.close()
+    async with (
+        a_browser() as browser,
+        signed_in(browser, console) as own,
+        signed_in(browser, console, None) as stranger,
+    ):
+        # A page for all routes: each new one is a process of the browser.
+        pages = {False: await own.new_page(), True: await stranger.new_page()}
+        watched = {key: watch(page) for key, page in pages.items()}
+        for route in list(shown_pages())[part::PARTS]:
+            page, errors = pages[public(route)], watched[public(route)]
+            errors.clear()
+            reply = await page.goto(route.path)
+            assert reply is not None
+            assert reply.status < 400 or public(route), (str(route), reply.status)
+            await page.evaluate(AXE_SCRIPT)
+            problems = []
+            for width, colours in VIEWS:
+                await page.set_viewport_size({"width": width, "height": 900})
+                await page.emulate_media(color_scheme=colours)  # type: ignore[arg-type]
+                problems += [f"{width} {colours}: {finding}" for finding in await findings(page)]
+            problems += [error for error in errors if "404" not in error]
+            if problems:
+                found[str(route)] = problems
     assert found == {}
 
 
@@ -105,14 +115,13 @@ async def test_no_page_scrolls_sideways_on_a_small_phone(console: Console, javas
     async with a_browser() as browser:
         viewport = {"width": 320, "height": 640}
         async with signed_in(browser, console, viewport=viewport, java_script_enabled=javascript) as context:
+            page = await context.new_page()
+            session = await context.new_cdp_session(page)
             for route in shown_pages():
-                page = await context.new_page()
                 await page.goto(route.path)
-                session = await context.new_cdp_session(page)
                 metrics = await session.send("Page.getLayoutMetrics")
                 if metrics["cssContentSize"]["width"] > 320:
                     wide[str(route)] = metrics["cssContentSize"]["width"]
-                await page.close()
     assert wide == {}
 
 
