@@ -192,7 +192,8 @@ def _coming(engine: sa.Engine, segment: Segment, recipients: Sequence[NewRecipie
         if known is not None:
             attributes = known.attributes | attributes
             zone = zone or known.time_zone
-        met, missing = True, ()
+        met = True
+        missing: tuple[str, ...] = ()
         if segment.condition is not None:
             person = replace(people[address], fields=attributes, time_zone=zone)
             missing = tuple(missing_fields(segment.condition, person))
