@@ -98,7 +98,6 @@ def check(
         campaign = find_campaign(connection, name)
         members = _count_recipients(connection, campaign)
         audience = audience_name(connection, campaign.audience_id)
-        types = settings.field_types(audience)
         steps = steps_of(connection, campaign.id or 0)
         step_findings, contents = _check_steps(connection, settings, signer, campaign, steps)
         findings = list(_check_audience(connection, campaign, members)) if file is None else []
@@ -108,7 +107,15 @@ def check(
     segment, coming = Segment.of(campaign, now or datetime.now(UTC)), FileTrial()
     if file is not None:
         try:
-            coming = try_file(engine, segment, file, trials, types=types, budget_s=RENDERING_S, progress=progress)
+            coming = try_file(
+                engine,
+                segment,
+                file,
+                trials,
+                types=settings.field_types(audience),
+                budget_s=RENDERING_S,
+                progress=progress,
+            )
             findings += _check_file(file, coming, members, audience)
         except DataError as error:
             findings.append(_unreadable(error))

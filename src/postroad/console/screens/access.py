@@ -108,7 +108,7 @@ async def remove(visit: CurrentVisit, name: str) -> Response:
 
 
 async def _key(visit: Visit, name: str) -> ApiKey:
-    """Return a key that is not revoked. Raises StateError if there is none with this name."""
+    """Return a key that is not revoked. Raises StateError if no key has this name."""
     found = next((key for key in await visit.read(api_keys) if key.name == name and key.revoked_at is None), None)
     if found is None:
         raise StateError(f"there is no API key named {name[:200]!r} that could be revoked")
