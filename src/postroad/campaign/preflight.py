@@ -97,25 +97,17 @@ def check(
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
         members = _count_recipients(connection, campaign)
-        audience = audience_name(connection, campaign.audience_id)
+        types = settings.field_types(audience := audience_name(connection, campaign.audience_id))
         steps = steps_of(connection, campaign.id or 0)
         step_findings, contents = _check_steps(connection, settings, signer, campaign, steps)
         findings = list(_check_audience(connection, campaign, members)) if file is None else []
-        findings += [*check_settings(connection, settings, campaign), *check_dns(connection, settings, campaign)]
-        findings += step_findings
-    trials = [content.trial for content in contents]
-    segment, coming = Segment.of(campaign, now or datetime.now(UTC)), FileTrial()
+        findings += check_settings(connection, settings, campaign)
+        findings += [*check_dns(connection, settings, campaign), *step_findings]
+    trials, coming = [content.trial for content in contents], FileTrial()
+    segment = Segment.of(campaign, now or datetime.now(UTC))
     if file is not None:
         try:
-            coming = try_file(
-                engine,
-                segment,
-                file,
-                trials,
-                types=settings.field_types(audience),
-                budget_s=RENDERING_S,
-                progress=progress,
-            )
+            coming = try_file(engine, segment, file, trials, types=types, budget_s=RENDERING_S, progress=progress)
             findings += _check_file(file, coming, members, audience)
         except DataError as error:
             findings.append(_unreadable(error))
