@@ -49,6 +49,7 @@ BOTH: dict[str, tuple[str, Function]] = {
 """Acts of the console with the operation of the API that does the same, and the function that both call."""
 
 CONSOLE_ALONE = {
+    "/access/keys/{key}/revoke": "as `postroad api-key revoke`: a key must not end another",
     "/access/sessions/{session_id}/end": "sessions belong to people who sign in; `postroad api-key revoke` ends a key",
     "/access/users/{name}/remove": "as `postroad console user remove`: a key must not decide who signs in",
     "/now/check": "renews the findings of the page; a program reads metrics",
