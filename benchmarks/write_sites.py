@@ -20,6 +20,7 @@ ROWS_OF_THE_CALLER = {
     "postroad.console.links:make_sign_in_link": "one link",
     "postroad.console.screens.access:end.<locals>.ended": "one session",
     "postroad.console.screens.access:remove.<locals>.removed": "one user, and the user's sessions",
+    "postroad.console.screens.access:revoke.<locals>.revoked": "one key",
     "postroad.console.screens.sign_in:_begin_by_password": "one session, and a thousand expired ones",
     "postroad.console.screens.sign_in:_use_link": "one session, and a thousand expired ones",
     "postroad.console.screens.sign_in:finish_oidc.<locals>.begin": "one session, and a thousand expired ones",

@@ -191,15 +191,17 @@ async def test_a_process_serves_its_metrics(redis_url: str, tmp_path: Path, comm
 
         async def serves() -> bool:
             assert process.poll() is None, log.read_text()
-            return "metrics at http://" in log.read_text()
+            return "metrics and health at http://" in log.read_text()
 
         await until(serves)
-        found = re.search(r"http://127.0.0.1:\d+/metrics", log.read_text())
+        found = re.search(r"http://127.0.0.1:\d+", log.read_text())
         assert found
+        assert "/metrics" in log.read_text()
+        metrics = f"{found.group()}/metrics"
         async with httpx.AsyncClient() as client:
 
             async def shows(metric: str) -> bool:
-                return metric in (await client.get(found.group())).text
+                return metric in (await client.get(metrics)).text
 
             await until(lambda: shows('postroad_queue_up{queue="email:send"} 1.0'))
             if command == "recorder":
