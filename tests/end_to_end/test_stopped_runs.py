@@ -69,7 +69,7 @@ class Running:
             assert not state.terminal, state
             return len(self.received(name)) >= 4
 
-        await until(some, within_s=240)
+        await until(some, within_s=240, every_s=0.5)
         return run
 
     async def run(self, name: str, follow_seconds: int = 0) -> UUID:
@@ -105,7 +105,7 @@ class Running:
         async def paused() -> bool:
             return bool(self.status(name)["state"] == "paused")
 
-        await until(paused, within_s=60)
+        await until(paused, within_s=60, every_s=0.5)
         assert self.status(name)["paused_by"] == f"its Prefect run {run}, which {why}"
         assert f"`postroad campaign resume {name}`" in self.postroad("campaign", "status", name)
         async with Queue.open(ensure_redis(self.stack.settings.state_dir), SEND_QUEUE) as queue:
@@ -113,7 +113,7 @@ class Running:
             async def landed() -> bool:
                 return (await queue.stats()).in_flight == 0
 
-            await until(landed, within_s=60)
+            await until(landed, within_s=60, every_s=0.5)
             assert (await queue.claim("test", want=1, lease_ms=60_000, nonce=name)).jobs == []
             assert (await queue.stats()).queued > 0
         assert 0 < len(self.received(name)) < RECIPIENTS
@@ -121,7 +121,7 @@ class Running:
         async def said() -> bool:
             return f"Mail of campaign {name} has stopped: this run {why}" in await self.log_of(run)
 
-        await until(said, within_s=60)
+        await until(said, within_s=60, every_s=0.5)
 
     async def require_delivered_once(self, name: str) -> None:
         self.postroad("queue", "gate", "set", f"campaign:{name}", "--rate", "1000/1s", "--burst", "1000")
@@ -129,7 +129,7 @@ class Running:
         async def everybody() -> bool:
             return len(self.received(name)) == RECIPIENTS
 
-        await until(everybody, within_s=120)
+        await until(everybody, within_s=120, every_s=0.5)
         assert set(self.received(name).values()) == {1}
 
 
@@ -180,7 +180,7 @@ async def test_a_launch_waits_for_its_approval_also_while_the_worker_restarts(ru
         assert not state.terminal, state
         return state.kind == "PAUSED"
 
-    await until(waits, within_s=240)
+    await until(waits, within_s=240, every_s=0.5)
     await running.kill("prefect-worker")
     assert running.status("approved")["state"] == "draft"
     await running.stack.supervisor.start(running.stack.prefect.worker_command(), ready=running.prefect.has_worker)

@@ -280,7 +280,7 @@ async def test_a_sender_that_warms_up_has_a_schedule_a_run_and_its_curve(stack: 
         async def completed() -> bool:
             return bool((await http.post("/flow_runs/filter", json=wanted)).raise_for_status().json())
 
-        await until(completed, within_s=120)
+        await until(completed, within_s=120, every_s=0.5)
         artifact = (await http.get("/artifacts/warmup-grace/latest")).raise_for_status().json()
     assert artifact["type"] == "markdown"
     assert "The curve of the plan" in artifact["data"]

@@ -11,6 +11,9 @@ from typing import Any, TypeVar, overload
 T = TypeVar("T")
 
 LIMIT_S = 20.0
+# A look may cost a server a request: whoever has waited for seconds looks ten times a second, not two hundred times.
+LONGEST_PAUSE_S = 0.1
+PAUSE_OF_WAITED = 0.02
 
 
 @overload
@@ -18,7 +21,11 @@ async def until(look: Callable[[], Awaitable[T]], within_s: float = ..., *, ever
 @overload
 async def until(look: Callable[[], T], within_s: float = ..., *, every_s: float = ...) -> T: ...
 async def until(look: Callable[[], Any], within_s: float = LIMIT_S, *, every_s: float = 0.005) -> Any:
-    """Look repeatedly, and return what is found once it is true. Raises TimeoutError after the limit."""
+    """Look repeatedly, less often the longer it takes, and return what is found once it is true.
+
+    Raises TimeoutError after the limit.
+    """
+    began_s = time.monotonic()
     async with asyncio.timeout(within_s):
         while True:
             found = look()
@@ -26,7 +33,8 @@ async def until(look: Callable[[], Any], within_s: float = LIMIT_S, *, every_s: 
                 found = await found
             if found:
                 return found
-            await asyncio.sleep(every_s)
+            waited_s = time.monotonic() - began_s
+            await asyncio.sleep(max(every_s, min(waited_s * PAUSE_OF_WAITED, LONGEST_PAUSE_S)))
 
 
 def block_until(look: Callable[[], T], within_s: float = LIMIT_S, *, every_s: float = 0.05) -> T:

@@ -101,7 +101,7 @@ async def test_a_paused_list_sends_an_alert_by_the_block(
                 await emit(http, "postroad.cohort.paused", reason="10 hard bounces of 50", resume="cohort resume 7")
                 return alerts.get_nowait() if alerts.qsize() else {}
 
-            assert await until(first_alert, within_s=60) == {
+            assert await until(first_alert, within_s=60, every_s=0.5) == {
                 "subject": "postroad.cohort.paused: spring, hello: fair.csv",
                 "body": "reason: 10 hard bounces of 50\nresume: cohort resume 7\n",
             }

@@ -102,7 +102,7 @@ class LaunchProject:
             reply = await self.http.post(f"flow_runs/{run_id}/resume", json={"run_input": answer})
             return bool(reply.raise_for_status().json()["status"] == "ACCEPT")
 
-        await until(accepted, within_s=60)
+        await until(accepted, within_s=60, every_s=0.5)
 
     async def form_of(self, run_id: str) -> str:
         """The description of the form that a run waits with."""
@@ -113,7 +113,7 @@ class LaunchProject:
             reply = await self.http.get(f"flow_runs/{run_id}/input/{key}")
             return reply.text if reply.is_success else ""
 
-        return str(await until(description, within_s=60))
+        return str(await until(description, within_s=60, every_s=0.5))
 
     async def found(self) -> tuple[str, int, int]:
         """State of the campaign, number of its touches, number of runs that a stop would pause it for."""
@@ -207,7 +207,7 @@ async def test_an_answer_that_is_not_valid_is_asked_for_again(project: LaunchPro
         key = (run["state"]["state_details"].get("pause_key") or "") if run["state"]["type"] == "PAUSED" else ""
         return bool(key.endswith("-2"))
 
-    await until(asked_again, within_s=120)
+    await until(asked_again, within_s=120, every_s=0.5)
     assert "Not accepted" in await project.form_of(run_id)
     assert (await project.found())[:2] == ("draft", 0)
     await project.answer(run_id, approve=True, by="ada", reason="")
@@ -225,7 +225,7 @@ async def test_a_campaign_that_changed_meanwhile_is_asked_about_again(project: L
     async def asked_again() -> bool:
         return [approval.state for approval in await project.approvals()] == ["open", "withdrawn"]
 
-    await until(asked_again, within_s=120)
+    await until(asked_again, within_s=120, every_s=0.5)
     await project.require_waiting(run_id)
     assert (await project.found())[:2] == ("draft", 0)
     await project.answer(run_id, approve=True, by="ada", reason="")

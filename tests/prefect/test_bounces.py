@@ -65,7 +65,7 @@ async def state(http: httpx.AsyncClient, run_id: str, *types: str) -> dict[str, 
         return found["type"] in types
 
     try:
-        await until(reached, within_s=240, every_s=0.1)
+        await until(reached, within_s=240, every_s=0.5)
     except TimeoutError:
         pytest.fail(f"the run is in {found}")
     return found
@@ -134,7 +134,7 @@ async def test_dead_letters_wait_for_an_approval(
         answer = await http.post(f"flow_runs/{run_id}/resume", json={"run_input": {"send_again": send_again}})
         return bool(answer.raise_for_status().json()["status"] == "ACCEPT")
 
-    await until(accepted, within_s=60)
+    await until(accepted, within_s=60, every_s=0.5)
     ended = await state(http, run_id, "COMPLETED", "FAILED", "CRASHED")
     assert ended["type"] == "COMPLETED", ended
     assert await counts(config) == left
@@ -170,5 +170,5 @@ async def test_a_paused_list_is_reported_once(http: httpx.AsyncClient, config: P
         )
         return [event for event in found if event["payload"].get("source") == "fair.csv"]  # Others emit it, too.
 
-    [event] = await until(pauses, within_s=60)
+    [event] = await until(pauses, within_s=60, every_s=0.5)
     assert event["payload"]["reason"] == "10 hard bounces of 50"

@@ -49,7 +49,7 @@ async def test_a_campaign_is_started_from_its_form(page: Page, server: PrefectSe
     async def new_runs() -> list[dict[str, Any]]:
         return [run for run in await runs_of_campaign(http) if run["id"] not in before]
 
-    new = await until(new_runs, within_s=30)
+    new = await until(new_runs, within_s=30, every_s=0.5)
     assert [run["parameters"] for run in new] == [
         {"params": {"campaign": "spring-sale", "asked_by": "", "follow_seconds": 30}}
     ]

@@ -144,7 +144,7 @@ async def test_a_campaign_is_chosen_from_the_list_or_typed(
     async def new_runs() -> list[dict[str, Any]]:
         return [run for run in await runs_of_campaign(http) if run["id"] not in before]
 
-    new = await until(new_runs, within_s=30)
+    new = await until(new_runs, within_s=30, every_s=0.5)
     assert [run["parameters"]["params"]["campaign"] for run in new] == [name]
 
 

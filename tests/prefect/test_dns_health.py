@@ -102,7 +102,7 @@ async def test_a_domain_that_fails_is_shown_held_and_let_go(
         found = [*await events(http, "postroad.domain."), *await events(http, "postroad.sender.")]
         return [event["event"] for event in found] if len(found) >= 4 else []
 
-    assert await until(all_four, within_s=60) == [
+    assert await until(all_four, within_s=60, every_s=0.5) == [
         "postroad.domain.unhealthy",
         "postroad.domain.healthy",
         "postroad.sender.held",

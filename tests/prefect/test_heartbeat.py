@@ -63,7 +63,7 @@ async def test_a_run_that_stopped_beating_is_declared_crashed_and_no_other(http:
         await beat(http, living)
         return bool((await state_of(http, silent))["type"] == "CRASHED")
 
-    await until(silent_has_crashed, within_s=120)
+    await until(silent_has_crashed, within_s=120, every_s=0.5)
     assert "No heartbeat" in (await state_of(http, silent))["message"]
     assert (await state_of(http, living))["type"] == "RUNNING"
     assert (await state_of(http, done))["type"] == "COMPLETED"

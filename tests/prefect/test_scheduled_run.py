@@ -44,11 +44,11 @@ async def runs_of(http: httpx.AsyncClient, deployment_id: str, kind: str) -> lis
 
 
 async def test_a_scheduled_run_appears_and_a_process_worker_runs_it(http: httpx.AsyncClient, ticking: str) -> None:
-    scheduled = await until(lambda: runs_of(http, ticking, "SCHEDULED"), within_s=90)
+    scheduled = await until(lambda: runs_of(http, ticking, "SCHEDULED"), within_s=90, every_s=0.5)
     assert all(run["auto_scheduled"] for run in scheduled)
     assert scheduled[0]["state"]["name"] in {"Scheduled", "Late"}
 
-    completed = await until(lambda: runs_of(http, ticking, "COMPLETED"), within_s=120)
+    completed = await until(lambda: runs_of(http, ticking, "COMPLETED"), within_s=120, every_s=0.5)
     history = (await http.get("flow_run_states/", params={"flow_run_id": completed[0]["id"]})).json()
     first, *_, running, last = (state["type"] for state in history)
     assert (first, running, last) == ("SCHEDULED", "RUNNING", "COMPLETED")

@@ -198,7 +198,7 @@ async def test_job_variables_from_before_the_upgrade_are_not_executed(
         states = [run["state_type"] for run in runs]
         return states if set(states) <= {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} else None
 
-    assert await until(ended, within_s=180) == ["COMPLETED"] * len(run_ids)
+    assert await until(ended, within_s=180, every_s=0.5) == ["COMPLETED"] * len(run_ids)
     assert not marker.exists()
 
 

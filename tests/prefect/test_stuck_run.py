@@ -66,7 +66,7 @@ class Site:
         async def pending() -> bool:
             return bool((await self.state(run))["type"] == "PENDING")
 
-        await until(pending, within_s=60)
+        await until(pending, within_s=60, every_s=0.1)
         await self.kill("prefect-worker")
         assert (await self.state(run))["type"] == "PENDING", "it was killed too late to show anything"
         return run
@@ -83,7 +83,7 @@ class Site:
             kind = str((await self.state(run))["type"])
             return kind if kind in TERMINAL else ""
 
-        return await until(ended, within_s=90)
+        return await until(ended, within_s=90, every_s=0.5)
 
 
 @pytest_asyncio.fixture
@@ -118,7 +118,7 @@ async def test_a_run_that_never_starts_is_crashed_and_the_next_one_runs(site: Si
     async def crashed() -> bool:
         return bool((await site.state(stuck))["type"] == "CRASHED")
 
-    await until(crashed, within_s=120)
+    await until(crashed, within_s=120, every_s=0.5)
     await site.http.delete(f"automations/{made['id']}")
     assert "did not start" in (await site.state(stuck))["message"]
     assert await site.tick(deployment) == "COMPLETED"
@@ -137,4 +137,4 @@ async def test_a_server_that_restarts_frees_the_slot_of_a_run_that_never_started
     async def next_tick_runs() -> bool:
         return await site.tick(deployment) == "COMPLETED"
 
-    await until(next_tick_runs, within_s=SHORTEST_LEASE_S + 120)
+    await until(next_tick_runs, within_s=SHORTEST_LEASE_S + 120, every_s=0.5)
