@@ -71,9 +71,9 @@ def create_routes(parts: ApiParts | None = None) -> FastAPI:
     """Return the routes of the API. ``parts`` None: only their description is needed."""
     app = FastAPI(title="Postroad", version="1", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.parts = parts
-    for router in ROUTERS:
-        app.include_router(router)
-    app.include_router(_description(app))
+    for router in (*ROUTERS, _description(app)):
+        # As they are: included, the signature of each endpoint would be analysed again for each application.
+        app.router.routes.extend(router.routes)
     add_handlers(app)
     return app
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
 import sqlalchemy as sa
-from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.routing import Mount, Router
+from starlette.routing import BaseRoute, Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from postroad.api.app import MOUNT_PATH, answer_no_path, create_api
@@ -52,24 +53,32 @@ def create_routes(parts: ConsoleParts, screens: Sequence[Screen] = SCREENS) -> F
     """Return the routes of the console. Those of a screen are refused without its role."""
     app = FastAPI(title="Postroad", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.parts = parts
-    for screen in screens:
-        for route in screen.routes:
-            _add(app, route, screen.name)
-    for route in (
-        ScreenRoute(path="/static/{digest}/{name}", method="GET", role=PUBLIC, endpoint=_static),
-        ScreenRoute(path=HEALTH_PATH, method="GET", role=PUBLIC, endpoint=_healthz),
-    ):
-        _add(app, route, "console")
+    app.router.routes.extend(_routes(tuple(screens)))
     for error, handler in _HANDLERS.items():
         app.add_exception_handler(error, handler)
     return app
 
 
-def _add(app: FastAPI, route: ScreenRoute, screen: str) -> None:
+@cache
+def _routes(screens: tuple[Screen, ...]) -> Sequence[BaseRoute]:
+    """Return the routes of these screens. Their endpoints' signatures are analysed, which takes half a second."""
+    router = APIRouter()
+    for screen in screens:
+        for route in screen.routes:
+            _add(router, route, screen.name)
+    for route in (
+        ScreenRoute(path="/static/{digest}/{name}", method="GET", role=PUBLIC, endpoint=_static),
+        ScreenRoute(path=HEALTH_PATH, method="GET", role=PUBLIC, endpoint=_healthz),
+    ):
+        _add(router, route, "console")
+    return router.routes
+
+
+def _add(router: APIRouter, route: ScreenRoute, screen: str) -> None:
     endpoint: Any = route.endpoint
     endpoint.console_role = route.role  # `authorise` reads it.
     methods = ["GET", "HEAD"] if route.method == "GET" else [route.method]
-    app.add_api_route(
+    router.add_api_route(
         route.path,
         endpoint,
         methods=methods,

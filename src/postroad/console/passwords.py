@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
@@ -15,13 +16,21 @@ MAX_CONCURRENT = 2
 """Verifications at a time. Each takes 64 MiB."""
 
 
+_HASHER = PasswordHasher()
+
+
+@cache
+def _hash_of_nobody(hasher: PasswordHasher) -> str:
+    return hasher.hash("no user has this password")
+
+
 class Passwords:
     """Hashes and verifies passwords. An unknown user takes the same time as a wrong password."""
 
-    def __init__(self, hasher: PasswordHasher | None = None) -> None:
-        self._hasher = hasher or PasswordHasher()
+    def __init__(self, hasher: PasswordHasher = _HASHER) -> None:
+        self._hasher = hasher
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
-        self._unknown = self._hasher.hash("no user has this password")
+        self._unknown = _hash_of_nobody(hasher)
 
     def hash(self, password: str) -> str:
         """Return the hash of a new password.

@@ -35,7 +35,7 @@ class ScreenRoute:
     endpoint: Endpoint
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Screen:
     """A screen of the console, or a group of pages without an entry in the navigation.
 
