@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from postroad.queue import Queue
-from postroad.queue.redis.client import connect
 from tests.delivery.direct_world import certificates, world  # noqa: F401
+from tests.kit.queues import delete_queue
 from tests.on_uvloop import pytest_asyncio_loop_factories  # noqa: F401
 
 
@@ -17,7 +17,4 @@ async def queue(redis_url: str) -> AsyncIterator[Queue]:
     async with Queue.open(redis_url, "delivery") as queue:
         yield queue
         assert await queue.audit() == []
-    client = connect(redis_url)
-    for key in await client.keys("pr:{delivery}:*"):
-        await client.delete(key)
-    await client.aclose()
+    await delete_queue(redis_url, "delivery")

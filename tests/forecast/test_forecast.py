@@ -28,6 +28,7 @@ from postroad.settings import Settings
 from postroad.store.engine import write
 from postroad.store.suppression import SuppressionReason, suppress
 from tests.kit.clock import FakeClock
+from tests.kit.queues import delete_queue
 
 MONDAY = datetime(2026, 11, 30, 9, tzinfo=UTC)
 ADA, BOB = "ada@sender.example", "bob@other.example"
@@ -98,10 +99,7 @@ async def open_with(
     (folder / "hello.txt").write_text("Hello.\n\n{{ unsubscribe_url }}\n{{ postal_address }}\n")
     async with open_context(Settings.load(folder / "postroad.toml"), clock, engine=engine) as opened:
         yield opened
-        queue = await opened.queue(SEND_QUEUE)
-        for state in await queue.gates():
-            await queue.update_gate(state.gate.name, rate=None, concurrency=None, quota=None, owner="")
-            await queue.resume_gate(state.gate.name)
+    await delete_queue(redis_url, SEND_QUEUE)
 
 
 def campaign(context: AppContext, addresses: Sequence[str], *, name: str = "trial", more: str = "") -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 T = TypeVar("T")
 
 LIMIT_S = 20.0
-# A look may cost a server a request: whoever has waited for seconds looks ten times a second, not two hundred times.
+# A look may cost a server a request: after seconds of waiting, ten looks a second are enough.
 LONGEST_PAUSE_S = 0.1
 PAUSE_OF_WAITED = 0.02
 

@@ -13,9 +13,9 @@ from postroad.delivery.submit import SubmitOptions
 from postroad.errors import UsageError
 from postroad.operations.dead_letters import drop, list_dead_letters, replay
 from postroad.queue import Dead, JobState, Queue
-from postroad.queue.redis.client import connect
 from postroad.store.ledger import TouchState
 from tests.delivery.queue_of_touches import claim, noted, queued_touches, recorder, set_state, state_of
+from tests.kit.queues import delete_queue
 from tests.store.rows import NOW
 
 LATER = NOW + timedelta(hours=1)
@@ -27,10 +27,7 @@ async def queue(redis_url: str) -> AsyncIterator[Queue]:
     async with Queue.open(redis_url, SEND_QUEUE) as queue:
         yield queue
         assert await queue.audit() == []
-    client = connect(redis_url)
-    for key in await client.keys(f"pr:{{{SEND_QUEUE}}}:*"):
-        await client.delete(key)
-    await client.aclose()
+    await delete_queue(redis_url, SEND_QUEUE)
 
 
 async def dead_touches(engine: sa.Engine, queue: Queue, count: int) -> list[int]:

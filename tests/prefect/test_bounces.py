@@ -14,6 +14,7 @@ import pytest
 from postroad.app.context import open_context
 from postroad.bounce.intake import BOUNCE_QUEUE, LANE
 from postroad.embedded import stop_redis
+from postroad.local.prefect_pool import COMMAND
 from postroad.queue import Dead, Job
 from postroad.settings import Settings
 from postroad.store.cohort import CohortEvidence, CohortPause, add_pause
@@ -39,7 +40,8 @@ async def with_own_settings(http: httpx.AsyncClient, name: str) -> dict[str, Any
     """The deployment of this name, again in the pool whose runs may have settings of their own."""
     original = (await http.get(f"deployments/name/{name}/{name}")).raise_for_status().json()
     same = ("flow_id", "entrypoint", "pull_steps", "parameters", "parameter_openapi_schema")
-    wanted = {key: original[key] for key in same} | {"name": "own-settings", "work_pool_name": "own-settings"}
+    own = {"name": "own-settings", "work_pool_name": "own-settings", "job_variables": {"command": COMMAND}}
+    wanted = {key: original[key] for key in same} | own
     made: dict[str, Any] = (await http.post("deployments/", json=wanted)).raise_for_status().json()
     return made
 

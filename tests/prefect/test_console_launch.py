@@ -24,6 +24,7 @@ from postroad.app.recorder import run_recorder
 from postroad.app.worker import open_worker
 from postroad.delivery.job import SEND_QUEUE
 from postroad.embedded import stop_redis
+from postroad.local.prefect_pool import COMMAND
 from postroad.local.prefect_server import PrefectServer
 from postroad.local.run_watch import watch_runs
 from postroad.settings import AccessRole, Settings
@@ -49,7 +50,7 @@ async def runs_with(http: httpx.AsyncClient, config: Path) -> AsyncIterator[None
         changed = {"work_pool_name": pool, "job_variables": variables}
         (await http.patch(f"deployments/{deployment['id']}", json=changed)).raise_for_status()
 
-    await move("own-settings", {"env": {"POSTROAD_CONFIG": str(config)}})
+    await move("own-settings", {"command": COMMAND, "env": {"POSTROAD_CONFIG": str(config)}})
     try:
         yield
     finally:
