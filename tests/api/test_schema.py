@@ -41,9 +41,10 @@ async def test_no_answer_is_a_failure_or_outside_the_schema(installation: Instal
         async with api.client(AccessRole.VIEW) as http:
             described = (await http.get("/openapi.json")).json()
         description.write_text(json.dumps(described))
+        # In one thread: with two, Python 3.11 may fail to parse a module that both read (SystemError of `ast.parse`).
         words = [
             *("run", str(description), "--url", f"{api.url}{MOUNT_PATH}", "--max-time", str(BUDGET_S)),
-            *("--phases", "examples,coverage,fuzzing", "--checks", ",".join(CHECKS), "--workers", "2"),
+            *("--phases", "examples,coverage,fuzzing", "--checks", ",".join(CHECKS)),
             *("--continue-on-failure", "--seed", "1", "--generation-database", "none"),
             *("--header", f"Authorization: Bearer {api.key(AccessRole.OWN)}", "--suppress-health-check", "all"),
             *(word for name in ELSEWHERE for word in ("--exclude-operation-id", name)),

@@ -49,12 +49,16 @@ async def signed_in(
     await context.close()
 
 
+ABORTED = "net::ERR_ABORTED"
+
+
 def watch(page: Page) -> list[str]:
     """Return the list to which the page's errors are added, such as violations of the content security policy."""
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("requestfailed", lambda request: errors.append(f"{request.url} failed"))
+    # A page that is left aborts what it was asking for at that moment.
+    page.on("requestfailed", lambda request: None if request.failure == ABORTED else errors.append(request.url))
     page.on("dialog", lambda dialog: errors.append(f"dialog: {dialog.message}"))
     return errors
 
