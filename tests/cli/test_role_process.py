@@ -246,10 +246,15 @@ def test_web_reports_to_systemd_and_serves_its_metrics_and_health(tmp_path: Path
         while receiver.recv(4096) != READY.encode():
             pass
         assert [http_status(port, path) for path in ("/livez", "/readyz", "/metrics")] == [200, 200, 200]
-        assert 'postroad_queue_up{queue="email:send"} 1.0' in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        served = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        assert 'postroad_queue_up{queue="email:send"} 1.0' in served
+        assert [f'postroad_dependency_up{{dependency="{name}"}} 1.0' in served for name in Dependency] == [True] * 3
         redis.kill()
         assert http_status(port, "/readyz") == 200
-        assert 'postroad_queue_up{queue="email:send"} 0.0' in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        served = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        assert 'postroad_queue_up{queue="email:send"} 0.0' in served
+        assert 'postroad_dependency_up{dependency="redis"} 0.0' in served
+        assert 'postroad_dependency_up{dependency="database"} 1.0' in served
         pending(receiver)
         block_until(lambda: WATCHDOG in pending(receiver))
         process.send_signal(signal.SIGTERM)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from redis.exceptions import RedisError
 
 from postroad.errors import ConfigError
 from postroad.queue import Dead, Done, Gate, Lane, Lease, Queue, Rate, Verdict, Worker
 from postroad.queue.metrics import QueueMetrics, serve_metrics, used_ratio
+from postroad.queue.redis.client import connect
 from tests.conftest import RedisServer
 from tests.kit.waiting import until
 from tests.queue.conftest import Bench, jobs, running
@@ -46,6 +50,8 @@ async def test_metrics_count_the_work_of_queue_and_worker(redis_url: str) -> Non
         await queue.enqueue(LANE, jobs("1", "2", "bad"))
         await queue.enqueue(Lane(name="b", gates=("shut",)), jobs("waits"))
         await queue.pause_group("paused")
+        await queue.pause_gate("stopped", None)
+        await queue.set_gate(Gate(name="resumed", concurrency=5, paused_until_ms=1))
 
         async def ended() -> bool:
             return (await queue.stats()).queued == 1
@@ -69,6 +75,8 @@ async def test_metrics_count_the_work_of_queue_and_worker(redis_url: str) -> Non
         "postroad_queue_events_unrecorded{measured,recorder}": 3,
         "postroad_queue_gate_used_ratio{measured,shut}": 1,
         "postroad_queue_gate_parked_lanes{measured,shut}": 1,
+        "postroad_queue_gate_paused{measured,resumed}": 0,
+        "postroad_queue_gate_paused{measured,stopped}": 1,
         "postroad_queue_claimed_total{measured}": 3,
         "postroad_queue_settled_total{measured,done}": 2,
         "postroad_queue_settled_total{measured,dead}": 1,
@@ -113,6 +121,40 @@ async def test_an_unavailable_server_is_reported_as_down(own_redis: RedisServer)
                     pass
     assert found["postroad_queue_up{away}"] == 0
     assert "postroad_queue_jobs{away,queued}" not in found
+
+
+async def test_memory_and_disk_of_the_server_are_reported(own_redis: RedisServer) -> None:
+    metrics = QueueMetrics()
+    client = connect(own_redis.url)
+    async with Queue.open(own_redis.url, "q", metrics=metrics) as queue:
+
+        async def found() -> tuple[float, float]:
+            await metrics.refresh([queue])
+            exposed = values(metrics.text().decode())
+            return exposed["postroad_queue_memory_used_ratio{q}"], exposed["postroad_queue_persists{q}"]
+
+        of_host, persists = await found()
+        assert (0 < of_host < 0.2, persists) == (True, 1)
+        used = (await queue.stats()).server.memory_used_bytes
+        await client.execute_command("CONFIG", "SET", "maxmemory", 2 * used)
+        assert 0.4 < (await found())[0] < 0.6
+
+        # A rewrite of the append-only file fails as on a full disk.
+        files = own_redis.folder / "appendonlydir"
+        moved = files.rename(own_redis.folder / "moved")
+        files.touch()
+        with suppress(RedisError):
+            await client.execute_command("BGREWRITEAOF")
+        await until(lambda: _reports(found, 0))
+        files.unlink()
+        moved.rename(files)
+        await client.execute_command("BGREWRITEAOF")
+        await until(lambda: _reports(found, 1))
+    await client.aclose()
+
+
+async def _reports(found: Callable[[], Awaitable[tuple[float, float]]], persists: float) -> bool:
+    return (await found())[1] == persists
 
 
 async def test_the_use_of_a_gate_is_that_of_its_most_used_limit(bench: Bench) -> None:

@@ -94,11 +94,15 @@ class Readiness:
 
     async def ready_reply(self) -> PathReply:
         """Return the response of /readyz: 200, or 503 if the process cannot work."""
-        results = await asyncio.gather(*(self._result(name) for name in self._checks))
-        found = {name.value: result for name, result in zip(self._checks, results, strict=True)}
+        found = await self.results()
         ready = self.state is ProcessState.RUNNING and all(found[name.value] == OK for name in self._required)
         status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
         return _reply(status, {"ready": ready, "state": self.state, **found})
+
+    async def results(self) -> dict[str, str]:
+        """Check each dependency, and return `OK` or the problem by its name."""
+        results = await asyncio.gather(*(self._result(name) for name in self._checks))
+        return {name.value: result for name, result in zip(self._checks, results, strict=True)}
 
     async def _result(self, dependency: Dependency) -> str:
         task = self._tasks.get(dependency)

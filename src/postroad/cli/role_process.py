@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import NamedTuple
 
+from prometheus_client import Gauge
+
 from postroad.app.context import AppContext, Role, open_context
-from postroad.app.readiness import Dependency, Readiness, readiness_of
+from postroad.app.readiness import OK, Dependency, Readiness, readiness_of
 from postroad.cli.options import MetricsAt
 from postroad.errors import UnavailableError
 from postroad.monitor_server import PathReply, serve_paths
@@ -88,7 +90,16 @@ async def _serving(
         yield
         return
 
+    up = Gauge(
+        "postroad_dependency_up",
+        "1 if this process can use what it depends on, see /readyz",
+        ["dependency"],
+        registry=metrics.registry,
+    )
+
     async def measure() -> PathReply:
+        for name, result in (await readiness.results()).items():
+            up.labels(name).set(result == OK)
         try:
             return await metrics_reply(metrics, [await open_queue()])
         except UnavailableError:

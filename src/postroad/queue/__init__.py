@@ -45,7 +45,7 @@ from postroad.queue.processes import Beat, Process, beating, this_process
 from postroad.queue.queue import Queue
 from postroad.queue.recovery import DeadLetter, UncertainJob
 from postroad.queue.redis.server import Health, ServerFinding, forget_shards, inspect_servers
-from postroad.queue.stats import GroupLag, QueueStats
+from postroad.queue.stats import GroupLag, QueueStats, ServerUsage
 from postroad.queue.types import (
     Batch,
     Cancel,
@@ -111,6 +111,7 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "ServerFinding",
+    "ServerUsage",
     "SettleResult",
     "Uncertain",
     "UncertainJob",

@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from postroad.clock import SystemClock
 from postroad.errors import UnavailableError
 from postroad.monitor_server import PathReply, serve_paths
 from postroad.queue.gates import GateState
@@ -115,6 +116,7 @@ class _QueueCollector(Collector):
         known = {name: snapshot for name, snapshot in self.snapshots.items() if snapshot}
         yield from _states(known)
         yield from _events(known)
+        yield from _servers(known)
         yield from _gates(known)
         yield from _processes(known)
 
@@ -163,11 +165,23 @@ def _events(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
     yield from (events, lag)
 
 
+def _servers(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
+    memory = _gauge("memory_used_ratio", "Share of the memory of the queue's server that is in use", ["queue"])
+    persists = _gauge("persists", "1 if the last write of the queue's server to its disk succeeded", ["queue"])
+    for name, (stats, *_) in snapshots.items():
+        if stats.server.memory_used_ratio is not None:
+            memory.add_metric([name], stats.server.memory_used_ratio)
+        persists.add_metric([name], stats.server.persists)
+    yield from (memory, persists)
+
+
 def _gates(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
     labels = ["queue", "gate"]
     in_flight = _gauge("gate_in_flight", "Jobs in flight that a gate counts", labels)
     used = _gauge("gate_used_ratio", "Share of a gate's limit that is in use now; 1: it admits nothing", labels)
     waiting = _gauge("gate_parked_lanes", "Lanes that are parked at a gate", labels)
+    paused = _gauge("gate_paused", "1 while a gate is paused", labels)
+    now_ms = SystemClock().now_ms()
     for name, (_, gates, _) in snapshots.items():
         shown = [state for state in gates if state.capacity is not None or state.in_flight or state.parked_lanes]
         shown.sort(key=lambda state: (-state.parked_lanes, -state.in_flight))
@@ -176,7 +190,8 @@ def _gates(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:
             in_flight.add_metric(at, state.in_flight)
             used.add_metric(at, used_ratio(state))
             waiting.add_metric(at, state.parked_lanes)
-    yield from (in_flight, used, waiting)
+            paused.add_metric(at, (state.gate.paused_until_ms or 0) > now_ms)
+    yield from (in_flight, used, waiting, paused)
 
 
 def _processes(snapshots: dict[str, _Snapshot]) -> Iterator[Metric]:

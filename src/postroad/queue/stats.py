@@ -21,6 +21,23 @@ class GroupLag(Struct, frozen=True, array_like=True):
     unread: int
 
 
+class ServerUsage(Struct, frozen=True):
+    """Memory and disk of the server that has the queue.
+
+    ``memory_limit_bytes``: its ``maxmemory``, or the memory of its host if that is not set; 0: not known.
+    ``persists``: whether its last write to the disk succeeded.
+    """
+
+    memory_used_bytes: int
+    memory_limit_bytes: int
+    persists: bool
+
+    @property
+    def memory_used_ratio(self) -> float | None:
+        """Used share of the memory. None: not known."""
+        return self.memory_used_bytes / self.memory_limit_bytes if self.memory_limit_bytes else None
+
+
 class QueueStats(Struct, frozen=True, kw_only=True):
     """Counts by state. ``queued_by_class``: jobs in lanes. ``counters``: since the queue was created.
 
@@ -43,6 +60,7 @@ class QueueStats(Struct, frozen=True, kw_only=True):
     events: int
     groups: list[GroupLag]
     paused_groups: list[str]
+    server: ServerUsage
 
 
 class _States(Struct, frozen=True):
@@ -65,6 +83,7 @@ class _Stats(Struct, frozen=True):
     lanes: _Lanes
     oldest_ready_ms: int
     events: int
+    server: ServerUsage
     # An empty Lua table is encoded as an empty array.
     depth: dict[str, int] | list[int] = field(default_factory=dict)
     counters: dict[str, int] | list[int] = field(default_factory=dict)
@@ -91,6 +110,7 @@ def read_stats(blob: bytes) -> QueueStats:
         events=stats.events,
         groups=stats.groups,
         paused_groups=stats.paused_groups,
+        server=stats.server,
     )
 
 

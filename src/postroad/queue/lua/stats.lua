@@ -2,7 +2,7 @@
 -- uses     base lanes events
 -- KEYS[1]  base
 -- ARGV[1]  now_ms  empty for the server's TIME
--- returns  msgpack {states, depth, lanes, counters, oldest_ready_ms, events, groups}
+-- returns  msgpack {states, depth, lanes, counters, oldest_ready_ms, events, groups, server}
 -- cost     O(L) of ready lanes, at most 200 per class
 
 local function hash(key)
@@ -43,9 +43,19 @@ if call('EXISTS', keys.events) == 1 then
     groups[i] = { group.name, pending, q.clock_of('events') - read }
   end
 end
+
+-- A hosted server may hide a value: then the number is 0.
+local info = call('INFO', 'memory', 'persistence')
+local function bytes(name) return tonumber(string.match(info, '\n' .. name .. ':(%d+)')) or 0 end
+
 return cmsgpack.pack({
   states = states, depth = hash(keys.depth), counters = hash(keys.counters), events = q.events_waiting(), groups = groups,
   paused_groups = call('HKEYS', keys.paused),
   lanes = { ready = ready, known = call('HLEN', keys.lanes), placed = call('HLEN', keys.lane_state) },
   oldest_ready_ms = now_ms - oldest_ms,
+  server = {
+    memory_used_bytes = bytes('used_memory'),
+    memory_limit_bytes = bytes('maxmemory') > 0 and bytes('maxmemory') or bytes('total_system_memory'),
+    persists = not string.find(info, '_status:err'),
+  },
 })
