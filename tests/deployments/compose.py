@@ -56,9 +56,9 @@ def interpolate(value: Any) -> Any:
     return value
 
 
-def compose() -> dict[str, Any]:
-    """Return the file without its extensions."""
-    content = interpolate(yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8")))
+def compose(file: str = "compose.yaml") -> dict[str, Any]:
+    """Return a file without its extensions."""
+    content = interpolate(yaml.safe_load((FOLDER / file).read_text(encoding="utf-8")))
     return {key: value for key, value in content.items() if not key.startswith("x-")}
 
 

@@ -88,7 +88,7 @@ def test_secrets_are_made_once_and_agree(tmp_path: Path) -> None:
         subprocess.run([tmp_path / "make-secrets"], check=True, cwd="/")
         made.append({path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()})
     assert made[0] == made[1]
-    assert set(made[0]) == set(compose()["secrets"])
+    assert set(made[0]) == {*compose()["secrets"], *compose("monitoring.yaml")["secrets"]}
     assert made[0]["postgres_password"] in made[0]["database_url"]
     assert made[0]["postgres_password"] in made[0]["prefect_database_url"]
     assert made[0]["valkey_auth"].split()[1] in made[0]["redis_url"]
