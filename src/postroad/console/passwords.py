@@ -20,7 +20,7 @@ _HASHER = PasswordHasher()
 
 
 @cache
-def _hash_of_nobody(hasher: PasswordHasher) -> str:
+def _hash_for_unknown_users(hasher: PasswordHasher) -> str:
     return hasher.hash("no user has this password")
 
 
@@ -30,7 +30,7 @@ class Passwords:
     def __init__(self, hasher: PasswordHasher = _HASHER) -> None:
         self._hasher = hasher
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
-        self._unknown = _hash_of_nobody(hasher)
+        self._unknown = _hash_for_unknown_users(hasher)
 
     def hash(self, password: str) -> str:
         """Return the hash of a new password.
