@@ -103,6 +103,8 @@ CALLS: dict[str, Call] = {
     "audit list": Call((), ("audit_record.actor", "audit_record.target", "audit_record.note", "audit_record.origin")),
     "console user list": Call((), ("console_user.name",)),
     "db status": Call(()),
+    "backup create": Call(("[red]backup\x1b[2J.tar",)),
+    "backup verify": Call(("[red]backup\x1b[2J.tar",)),
     "doctor": Call(()),
     "sandbox": Call(("--replies",)),
     # These are given it, or change things.

@@ -153,7 +153,7 @@ NO_NAMES = {
     *("rate", "drain", "metrics_host", "smtp", "lmtp", "host", "speed", "start", "within", "since", "to", "until"),
     *("for_", "reply", "reason", "by", "why", "deadline", "sender_ip", "helo", "resolver", "seed"),
     *("at", "field", "key", "expires"),
-    "where",
+    *("where", "server"),
     *("persona", "algorithm"),  # One of a few words: any other word ends with 2, and a list of them.
 }
 """Parameters that are values."""

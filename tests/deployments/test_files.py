@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +16,14 @@ import pytest
 
 from postroad.app.worker import WORK
 from postroad.delivery.job import SEND_QUEUE
+from tests.commands import run_command
 from tests.deployments.compose import CONTAINERFILE, FOLDER, ONE_SHOTS, OTHERS, ROOT, compose, services
 from tests.required import missing
 
 SYSTEMD = ROOT / "deployments/systemd"
+BACKUP = ROOT / "deployments/backup"
 UNITS = sorted(path.stem for path in SYSTEMD.glob("*.service"))
+ALL_UNITS = [*UNITS, *sorted(path.stem for path in BACKUP.glob("*.service"))]
 PROGRAMS = "/opt/postroad/.venv/bin/"
 MAX_EXPOSURE = 2.0
 """Of systemd-analyze, from 0 (best) to 10. A service of the network without a file system of its own has 1.4."""
@@ -27,9 +32,13 @@ OURS = [name for name in services() if name not in OTHERS]
 ROLES = [name for name in OURS if name not in ONE_SHOTS and not name.startswith("prefect-")]
 
 
+def unit_commands(name: str) -> list[list[str]]:
+    [path] = [folder / f"{name}.service" for folder in (SYSTEMD, BACKUP) if (folder / f"{name}.service").exists()]
+    return list(map(shlex.split, re.findall(r"^ExecStart=(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)))
+
+
 def unit_command(name: str) -> list[str]:
-    text = (SYSTEMD / f"{name}.service").read_text(encoding="utf-8")
-    return shlex.split(re.findall(r"^ExecStart=(.*)$", text, re.MULTILINE)[0])
+    return unit_commands(name)[0]
 
 
 def without_addresses(words: list[str]) -> list[str]:
@@ -147,11 +156,11 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
         missing("systemd-analyze", "apt-get install systemd")
     root = tmp_path_factory.mktemp("host")
     shutil.copytree(SYSTEMD, root / "etc/systemd/system")
+    shutil.copytree(BACKUP, root / "etc/systemd/system", dirs_exist_ok=True)
     shutil.copytree("/lib/systemd/system", root / "usr/lib/systemd/system", symlinks=True)
     (root / "lib").symlink_to("usr/lib")
-    (root / PROGRAMS[1:]).mkdir(parents=True)
-    for unit in UNITS:
-        program = root / unit_command(unit)[0][1:]
+    for program in {root / words[0][1:] for unit in ALL_UNITS for words in unit_commands(unit)}:
+        program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
     pages = "opt/postroad/docs"
@@ -170,16 +179,41 @@ def unit_file(host: Path, unit: str) -> str:
 
 
 def test_systemd_accepts_the_units(host: Path) -> None:
-    units = [unit_file(host, name) for name in (*(f"{unit}.service" for unit in UNITS), "postroad.target")]
+    units = [
+        unit_file(host, name)
+        for name in (*(f"{unit}.service" for unit in ALL_UNITS), "postroad.target", "postroad-backup.timer")
+    ]
     done = analyze(host, "verify", "--recursive-errors=no", "--man=no", *units)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", ALL_UNITS)
 def test_a_unit_is_hardened(host: Path, unit: str) -> None:
     limit = f"--threshold={MAX_EXPOSURE * 10:.0f}"
     done = analyze(host, "security", "--offline=yes", "--no-pager", limit, unit_file(host, f"{unit}.service"))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_commands_of_the_nightly_backup_work(tmp_path: Path) -> None:
+    """On a database of its own, in a folder of its own: a backup is made and verified, and an old one is deleted."""
+    environment = {"PATH": os.environ["PATH"], "POSTROAD_STATE_DIR": str(tmp_path / "state")}
+    assert run_command(tmp_path, environment, "db", "upgrade").returncode == 0
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    old, recent = folder / "postroad-20260101T000000Z.tar", folder / "postroad-20260102T000000Z.tar"
+    for path, age_days in ((old, 16), (recent, 3)):
+        path.touch()
+        os.utime(path, (time.time() - age_days * 86_400,) * 2)
+    for command in unit_commands("postroad-backup"):
+        words = [word.replace("/var/lib/postroad-backup", str(folder)) for word in command]
+        if words[0] == f"{PROGRAMS}postroad":
+            done = run_command(tmp_path, environment, *words[1:])
+            assert done.returncode == 0, done.stderr
+        else:
+            subprocess.run(words, check=True)
+    assert not old.exists()
+    assert recent.exists()
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_units_of_roles_notify_and_have_ports_of_their_own() -> None:

@@ -286,5 +286,11 @@ def known_secret_keys(settings: Settings) -> tuple[SecretStr, ...]:
     last = (settings.secret_key,) if settings.secret_key else ()
     if ring := tuple(dict.fromkeys((*settings.secret_keys, *last))):
         return ring
-    key = read_secret(settings.state_dir / _KEY_FILE)
+    key = generated_key(settings)
     return () if key is None else (SecretStr(key),)
+
+
+def generated_key(settings: Settings) -> str | None:
+    """Return the key in the state folder; None if another is set, or none was made yet."""
+    is_set = settings.secret_key or settings.secret_keys
+    return None if is_set else read_secret(settings.state_dir / _KEY_FILE)

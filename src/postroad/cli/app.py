@@ -60,6 +60,7 @@ COMMANDS: Mapping[str, ListedCommand] = {
     "events": ListedCommand("events:app", "Export what became of messages, as NDJSON or Parquet."),
     "dkim": ListedCommand("dkim:app", "Make DKIM keys, and show the DNS records to publish."),
     "dns": ListedCommand("dns:app", "Check what receivers see of a domain, and show what they report."),
+    "backup": ListedCommand("backup:app", "Back up the database while mail is sent, and verify backups."),
     "db": ListedCommand("database:app", "Upgrade the database, and show its revision."),
 }
 """Commands and groups of commands, in the order of the help."""

@@ -6,7 +6,10 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from postroad.printable import PrintableFormatter
 from postroad.settings import Settings
@@ -49,6 +52,19 @@ def stop_on_signals(within_s: float | None = None) -> asyncio.Event:
 def _exit_late(within_s: float) -> None:
     log.error("not stopped within %g s: a server does not answer. The process exits now", within_s)
     os._exit(1)
+
+
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that it deletes its unfinished files."""
+    if threading.current_thread() is not threading.main_thread():  # Only that one may set handlers.
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def start_logging(settings: Settings) -> None:

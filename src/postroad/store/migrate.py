@@ -30,8 +30,8 @@ def upgrade(engine: sa.Engine) -> str:
     with _upgrading(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
-        current = _revision_in(connection)
-        if current is not None and current not in _revisions():
+        current = revision_in(connection)
+        if current is not None and current not in known_revisions():
             _refuse(engine, current)
         if current != newest_revision():
             run_migrations(connection, "head")
@@ -81,13 +81,13 @@ def run_migrations(connection: sa.Connection, revision: str) -> None:
 
 def newest_revision() -> str:
     """Return the revision that this version of Postroad works with."""
-    return _revisions()[-1]
+    return known_revisions()[-1]
 
 
 def current_revision(engine: sa.Engine) -> str | None:
     """Return the revision of a database; None without tables."""
     with read(engine) as connection:
-        return _revision_in(connection)
+        return revision_in(connection)
 
 
 def require_current(engine: sa.Engine) -> None:
@@ -106,23 +106,24 @@ def serves(revision: str | None) -> bool:
     Returns:
         True for the newest revision, and for one that a newer version made during an upgrade.
     """
-    return revision is not None and revision not in _revisions()[:-1]
+    return revision is not None and revision not in known_revisions()[:-1]
 
 
-def _revisions() -> list[str]:
-    """Return the revisions in order, from the names of their files: ``r0001_first_tables.py``."""
+def known_revisions() -> list[str]:
+    """Return the revisions of this version in order, from the names of their files: ``r0001_first_tables.py``."""
     names = sorted(file.name for file in (_FOLDER / "versions").iterdir())
     return [name[1:5] for name in names if name.startswith("r")]
 
 
-def _revision_in(connection: sa.Connection) -> str | None:
+def revision_in(connection: sa.Connection) -> str | None:
+    """Return the revision of a database, as the connection's transaction sees it; None without tables."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
 
 
 def _refuse(engine: sa.Engine, current: str | None) -> NoReturn:
-    known = current is None or current in _revisions()
+    known = current is None or current in known_revisions()
     raise ConfigError(
         f"the database is at revision {current or 'none'}, and this version needs {newest_revision()}",
         where=engine.url.render_as_string(hide_password=True),
