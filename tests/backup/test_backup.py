@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 from collections.abc import Callable
 from itertools import count
@@ -107,13 +108,15 @@ def test_only_the_owner_reads_a_backup_and_tar_extracts_it(engine: sa.Engine, tm
         assert key.read() == b"key-one"
 
 
-def test_a_backup_says_where_its_key_is(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_backup_says_where_its_key_is(sqlite_template: Path, tmp_path: Path) -> None:
+    engine = open_engine(f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'postroad.db')}")
     whole = back_up(engine, tmp_path / "whole.tar")
     assert check(engine, whole.file).key is KeyPlace.BACKUP
     without = back_up(engine, tmp_path / "without.tar", keys=without_key())
     assert b"key-one" not in without.file.read_bytes()
     assert check(engine, without.file, ring=("another", "key-one")).key is KeyPlace.SETTINGS
     assert check(engine, without.file, ring=("another",)).key is KeyPlace.MISSING
+    engine.dispose()
 
 
 def test_a_database_without_tables_is_not_backed_up(empty_database_url: str, tmp_path: Path) -> None:

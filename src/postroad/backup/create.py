@@ -149,7 +149,7 @@ def _write_dump(
 @contextmanager
 def _snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Run the block in a transaction that reads one state of the database, and may take hours."""
-    with translate_db_errors(), engine.connect() as plain:
+    with _readable(engine), translate_db_errors(), engine.connect() as plain:
         if plain.dialect.name == "sqlite":  # Every transaction of it reads one state.
             with plain.begin():
                 yield plain
@@ -159,6 +159,19 @@ def _snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
             yield connection
+
+
+@contextmanager
+def _readable(engine: sa.Engine) -> Iterator[None]:
+    """Raise ConfigError in place of the error of a role that may not read a table."""
+    try:
+        yield
+    except sa.exc.ProgrammingError as error:
+        raise ConfigError(
+            f"the database cannot be read: {str(error.orig).partition(chr(10))[0]}",
+            where=engine.url.render_as_string(hide_password=True),
+            remedy="Use a role that may read every table, such as the one that owns them.",
+        ) from None
 
 
 def _server(connection: sa.Connection) -> str:

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from postroad.backup.archive import CHUNK, Output
 from postroad.errors import ConfigError
 
-_PAGES_OF_A_STEP = 1024
+_PAGES_OF_A_STEP = 256
 _COMPRESSION = 1  # A third of the size, at about 100 MB/s.
 
 

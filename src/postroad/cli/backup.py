@@ -86,7 +86,8 @@ def verify(
     from postroad.backup.verify import verify as restore_and_compare
 
     settings = Settings.load()
-    url = _server_url(server) if server is not None else settings.database_url and database_url(settings)
+    ours = None if settings.database_url is None else database_url(settings)
+    url = ours if server is None else _server_url(server)
     with exit_on_sigterm(), progress_bars(quiet=as_json) as report:
         done = restore_and_compare(newest_backup(file), url, _ring(settings), report)
     manifest = done.manifest
