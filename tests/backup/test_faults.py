@@ -239,7 +239,7 @@ class TestPostgresql:
                 back_up(reader, tmp_path / "backup.tar")
             with write(postgresql_engine) as connection:
                 connection.execute(sa.text("GRANT SELECT ON alembic_version TO reader"))
-            with pytest.raises(UnavailableError, match="pg_dump failed: .*permission denied"):
+            with pytest.raises(UnavailableError, match=r"pg_dump failed: .*permission denied"):
                 back_up(reader, tmp_path / "backup.tar")
             assert not list(tmp_path.glob("*backup*"))
             made = back_up(postgresql_engine, tmp_path / "backup.tar")
