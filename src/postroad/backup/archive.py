@@ -5,6 +5,7 @@ A member is written as its content comes, and hashed on the way; its header is f
 
 from __future__ import annotations
 
+import gzip
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -156,7 +157,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
     try:
         with tarfile.open(path, "r:") as tar:
             yield Archive(path, tar)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
             f"the file is no backup, or it was cut: {error}",
             where=str(path),

@@ -48,6 +48,7 @@ def dump(connection: sa.Connection, output: Output, tables: int, report: Report)
     snapshot = connection.exec_driver_sql("SELECT pg_export_snapshot()").scalar_one()
     words = [program, "--format=custom", f"--snapshot={snapshot}", "--verbose", "--no-password"]
     tool = _Tool(words, _environment(raw), "dumping contents of table", lambda done: report(done, tables))
+    report(0, tables)
     with tool.running(stdout=subprocess.PIPE) as process:
         assert process.stdout is not None  # noqa: S101  (a pipe)
         while chunk := process.stdout.read(CHUNK):
