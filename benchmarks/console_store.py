@@ -18,7 +18,7 @@ SENDERS, DOMAINS, CAMPAIGNS, STEPS, RUNNING = 4, 97, 10, 2, 3
 PROVIDERS = ("google", "microsoft", "yahoo", "apple", "gmx", "ionos", "proofpoint", "other")
 DAYS = 30
 _CHUNK = 500_000
-_LARGE = ("touch", "delivery_event", "bounce_mail", "suppression", "audience_member", "refusal")
+_LARGE = ("touch", "delivery_event", "bounce_mail", "suppression", "audience_member", "consent", "refusal")
 _STATES = (
     ("accepted", 600, 965),
     ("bounced", 612, 985),
@@ -117,7 +117,13 @@ class _Maker:
             size.recipients,
         )
         self._series(
-            f"INSERT INTO audience_member (audience_id, recipient_id, import_id, joined_at) SELECT 1, n, 1, {at} FROM",
+            "INSERT INTO audience_member (audience_id, recipient_id, import_id, joined_at, joined_import_id, "
+            f"joined_line) SELECT 1, n, 1, {at}, 1, n + 1 FROM",
+            size.recipients,
+        )
+        self._series(
+            "INSERT INTO consent (recipient_id, audience_id, given_at, source, wording, recorded_at, recorded_by) "
+            f"SELECT n, 1, {at}, 'https://example.com/form/' || (n % 9), 'Yes, the newsletter.', {at}, 'shop' FROM",
             size.recipients,
         )
         self._series(
@@ -216,12 +222,14 @@ class _Maker:
             "INSERT INTO touch_count (step_id, state, slot, touches) "
             "SELECT step_id, state, 0, count(*) FROM touch GROUP BY step_id, state"
         )
-        for table, key, counts, number in (
-            ("audience_member", "audience_id", "audience_count", "members"),
-            ("suppression", "reason", "suppression_count", "suppressions"),
+        for table, picks, counts, keys, number in (
+            ("audience_member", "audience_id, joined_import_id", "audience_count", "audience_id, import_id", "members"),
+            ("consent", "audience_id, source", "consent_count", "audience_id, source", "consents"),
+            ("suppression", "reason", "suppression_count", "reason", "suppressions"),
         ):
             self.run(
-                f"INSERT INTO {counts} ({key}, slot, {number}) SELECT {key}, 0, count(*) FROM {table} GROUP BY {key}"
+                f"INSERT INTO {counts} ({keys}, slot, {number}) "
+                f"SELECT {picks}, 0, count(*) FROM {table} GROUP BY {picks}"
             )
         hours, days = bucket_start(self._now - MINUTES_KEPT, self._now), bucket_start(self._now - HOURS_KEPT, self._now)
         receiver, minute = "sender_id, provider, campaign_id", self._cut("at", "minute")

@@ -270,16 +270,23 @@ def _assert_traffic_agrees(connection: sa.Connection) -> None:
 
 
 def _assert_lists_agree(connection: sa.Connection) -> None:
-    """Compare the kept numbers of members and suppressions with their rows."""
-    if not sa.inspect(connection).has_table("audience_count"):
+    """Compare the kept numbers of members, consents and suppressions with their rows."""
+    if not sa.inspect(connection).has_table("consent_count"):
         return
-    for table, key, counts, number in (
-        ("audience_member", "audience_id", "audience_count", "members"),
-        ("suppression", "reason", "suppression_count", "suppressions"),
+    for table, keys, counts, names, number in (
+        (
+            "audience_member",
+            "audience_id, COALESCE(joined_import_id, 0)",
+            "audience_count",
+            "audience_id, import_id",
+            "members",
+        ),
+        ("consent", "audience_id, source", "consent_count", "audience_id, source", "consents"),
+        ("suppression", "reason", "suppression_count", "reason", "suppressions"),
     ):
-        found = sa.text(f"SELECT {key}, count(*) FROM {table} GROUP BY {key}")
-        kept = sa.text(f"SELECT {key}, sum({number}) FROM {counts} GROUP BY {key} HAVING sum({number}) <> 0")
-        assert dict(connection.execute(found).all()) == dict(connection.execute(kept).all())  # type: ignore[arg-type]
+        found = sa.text(f"SELECT {keys}, count(*) FROM {table} GROUP BY {keys}")
+        kept = sa.text(f"SELECT {names}, sum({number}) FROM {counts} GROUP BY {names} HAVING sum({number}) <> 0")
+        assert set(connection.execute(found).all()) == set(connection.execute(kept).all())
 
 
 def _assert_enrolments_agree(connection: sa.Connection) -> None:

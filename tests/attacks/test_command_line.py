@@ -45,6 +45,7 @@ PLAUSIBLE |= {
 PLAUSIBLE |= {"ending": "dead", "as_": "dead", "to": "1h", "reason": "x", "reply": "550 x", "why": "x", "cap": "5"}
 PLAUSIBLE |= {"outcome": "dead", "out": "key.pem", "scope": "view", "variant": "plain"}
 PLAUSIBLE |= {"target": "backup.tar"}
+PLAUSIBLE |= {"audience": "people", "source": "https://example.org/form"}
 PLAUSIBLE |= {"gate": "queue", "id_": "72", "domain": "example.invalid", "selector": "s", "by": "x"}
 SERVERS = {"worker", "recorder", "inbound", "web", "sandbox", "bounce watch", "up", "demo", "rehearse"}
 MORE = {"dns check": ("--resolver", "127.0.0.1:1", "--no-blocklists"), "campaign cancel": ("--yes",)}

@@ -58,6 +58,7 @@ def _rows() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "recipient", {"id": RECIPIENT, "attributes": {}, "time_zone": None}
     fields = {bad("recipient_event.field"): bad("recipient_event.value")}
     yield "recipient_event", {"id": 7000, "recipient_id": 1, "fields": fields}
+    yield "consent", {"id": 7100, "recipient_id": 1, "audience_id": AUDIENCE}
     yield "sender", {"id": SENDER}
     enumerations = {"state": "running", "job_class": "normal", "time_zone": "UTC", "on_reply": "stop", "warmup": False}
     unset = {

@@ -67,6 +67,11 @@ CALLS: dict[str, Call] = {
     "segment explain": Call(
         ("bob@example.org", "--audience", "people", "--where", "first_name is not null"), ("first_name",)
     ),
+    "permission record": Call(("bob@example.org", "people", "--from", BAD, "--wording", BAD, "--confirmation", BAD)),
+    "permission prove": Call(
+        ("bob@example.org",),
+        ("consent.source", "consent.ip", "consent.wording", "consent.confirmation", "consent.recorded_by"),
+    ),
     "event list": Call(("bob@example.org",), ("recipient_event.name", "recipient_event.key")),
     "suppression list": Call((), ("suppression.address", "suppression.source")),
     "suppression export": Call(("suppressed.csv",)),

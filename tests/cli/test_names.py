@@ -48,6 +48,10 @@ TYPOS = {
     ("campaign cancel", "name"): ["campaign", "cancel", "sprong", "--yes"],
     ("audience abandon", "name"): ["audience", "abandon", "poeple"],
     ("audience refusals", "name"): ["audience", "refusals", "poeple"],
+    ("permission record", "audience"): [
+        *("permission", "record", "bob@example.org", "poeple", "--from", "https://example.org/form"),
+    ],
+    ("permission prove", "address"): ["permission", "prove", "rob@example.org"],
     ("segment count", "audience"): ["segment", "count", "--audience", "poeple"],
     ("segment count", "campaign"): ["segment", "count", "--campaign", "sprong"],
     ("segment show", "audience"): ["segment", "show", "--audience", "poeple"],
@@ -136,6 +140,7 @@ NEW = {
     ("audit list", "action"): "an action that was not done has no record",
     ("recorder", "name"): "a name for this process",
     ("audience import", "name"): "it makes the audience",
+    ("permission record", "address"): "it makes the recipient, of whom the consent is the evidence",
     ("event record", "name"): "it makes the event",
     ("event import", "event"): "it makes the events",
     ("suppression add", "addresses"): "it makes the suppression",
@@ -154,6 +159,7 @@ NO_NAMES = {
     *("for_", "reply", "reason", "by", "why", "deadline", "sender_ip", "helo", "resolver", "seed"),
     *("at", "field", "key", "expires"),
     *("where", "server"),
+    *("source", "ip", "wording", "confirmation"),
     *("persona", "algorithm"),  # One of a few words: any other word ends with 2, and a list of them.
 }
 """Parameters that are values."""

@@ -20,6 +20,7 @@ from postroad.store.approval import Approval, ApprovalState, add_approval
 from postroad.store.audit import Actor, record_act
 from postroad.store.bounce import BounceEffectKind, BounceMail, add_effects, finish_mail, save_mail
 from postroad.store.campaign import Campaign, CampaignState
+from postroad.store.consent import NewConsent, record_consents
 from postroad.store.console_access import SignIn, begin_session, save_user
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState
@@ -27,6 +28,7 @@ from postroad.store.recipient import AudienceImport, Refusal
 from postroad.store.rollout import RolloutShare, ShareHold, add_shares, record_hold, shares_of
 from postroad.store.suppression import Entry, SuppressionReason, save_suppressions
 from postroad.store.traffic import Grain, Traffic
+from postroad.store.types import UtcDateTime
 from tests.console.delivery_rows import fill_domains, fill_receivers, fill_warmup
 from tests.store.rows import add_audience, add_campaign, add_recipient, add_touch, insert_row
 
@@ -47,6 +49,8 @@ EXAMPLES = {
 """A value of each path parameter, of rows that `fill` makes."""
 
 QUERIES = {
+    "/people/person": "?address=person2-1%40example.org",
+    "/people/audiences/{name}/consents": "?source=https%3A%2F%2Fexample.org%2Fnewsletter",
     "/people/suppressions/lift": "?address=bounced%40example.com",
     "/people/suppressions/add": "?address=ada%40example.org",
     "/returned/mails": "?verdict=hard&days=7",
@@ -176,14 +180,45 @@ def fill_people(connection: sa.Connection) -> None:
                 connection,
                 Refusal(import_id=import_id, line=line + 2, field="address", value=HOSTILE, reason="not an address"),
             )
+        connection.execute(
+            sa.text(
+                "UPDATE audience_member SET joined_import_id = :import_id, joined_line = recipient_id, "
+                "joined_at = :now WHERE audience_id = :audience"
+            ).bindparams(sa.bindparam("now", type_=UtcDateTime())),
+            {"import_id": import_id, "audience": audience, "now": now},
+        )
+        fill_consents(connection, audience, f"person{number}", now)
     entries = [
         Entry(f"{reason.value}{number}@example.com", reason, f"550 5.1.1 {HOSTILE}", now - timedelta(hours=number))
         for reason in SuppressionReason
         for number in range(60 if reason is SuppressionReason.UNSUBSCRIBE else 3)
     ]
     save_suppressions(
-        connection, [*entries, Entry("bounced@example.com", SuppressionReason.HARD_BOUNCE, "550 no", now)]
+        connection,
+        [
+            *entries,
+            Entry("bounced@example.com", SuppressionReason.HARD_BOUNCE, "550 no", now),
+            Entry("person2-1@example.org", SuppressionReason.COMPLAINT, HOSTILE, now),
+        ],
     )
+
+
+def fill_consents(connection: sa.Connection, audience: int, name: str, now: datetime) -> None:
+    """Make consents of people from two sources, one of them hostile."""
+    new = [
+        NewConsent(
+            f"{name}-{each}@example.org",
+            "example.org",
+            audience,
+            now - timedelta(hours=each),
+            HOSTILE if each % 4 == 0 else "https://example.org/newsletter",
+            ip="2001:db8::7",
+            wording=f"Yes, the newsletter. {HOSTILE}",
+            confirmation=HOSTILE if each % 2 else None,
+        )
+        for each in range(60)
+    ]
+    record_consents(connection, new, HOSTILE, now)
 
 
 def fill_traffic(connection: sa.Connection) -> None:

@@ -67,6 +67,7 @@ API_ALONE = {
     "pauseGate": "postroad queue gate pause",
     "preflightCampaign": "postroad campaign launch --dry-run",
     "putRecipient": "postroad audience import",
+    "recordConsents": "postroad permission record",
     "recordEvents": "postroad event record",
     "replayDead": "postroad queue replay",
     "resolveUnknown": "postroad unknown resolve",

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 
+import httpx
 import pytest
 import sqlalchemy as sa
 
@@ -49,6 +50,45 @@ async def test_members_of_an_audience_page_by_key(console: Console) -> None:
         found = re.search(r'href="([^"]+)" rel="next"', page)
         path = found[1].replace("&amp;", "&") if found else ""
     assert len(members) == 60
+
+
+async def test_a_person_leads_to_consents_imports_and_suppressions(console: Console) -> None:
+    await asyncio.to_thread(fill, console.engine)
+    http = await console.client(AccessRole.VIEW)
+    members = (await http.get("/people/audiences/ada%40example.com")).text
+    assert "/people/person?address=person2-1%40example.org" in members
+    page = (await http.get("/people/person?address=Person2-1@Example.org")).text
+    assert "https://example.org/newsletter" in page
+    assert "No mail is sent" in page
+    assert re.search(r'href="/people/audiences/ada%40example.com/imports/4/members">import 4</a>', page)
+    unknown = await http.get("/people/person?address=eve%40example.org")
+    assert (unknown.status_code, "No recipient has this address" in unknown.text) == (404, True)
+    assert (await http.get("/people/person?address=nonsense")).status_code == 404
+
+
+async def test_numbers_of_consents_and_imports_lead_to_as_many_rows(console: Console) -> None:
+    await asyncio.to_thread(fill, console.engine)
+    http = await console.client(AccessRole.VIEW)
+    audience = "/people/audiences/ada%40example.com"
+    page = (await http.get(audience)).text
+    for path, number in (
+        (f"{audience}/imports/4/members", 60),
+        (f"{audience}/consents?source=https%3A%2F%2Fexample.org%2Fnewsletter", 45),
+    ):
+        assert re.search(rf'href="{re.escape(path)}"[^>]*>{number}</a>', page), path
+        assert await rows_from(http, path) == number
+    assert await rows_from(http, f"{audience}/consents") == 60
+
+
+async def rows_from(http: httpx.AsyncClient, path: str) -> int:
+    """Return the number of people whom all pages of a list name."""
+    found = 0
+    while path:
+        page = (await http.get(path)).text
+        found += len(set(re.findall(r"person2-\d+@example.org</a></th>", page)))
+        following = re.search(r'href="([^"]+)" rel="next"', page)
+        path = following[1].replace("&amp;", "&") if following else ""
+    return found
 
 
 async def test_a_suppression_is_lifted_with_its_reason_and_a_record(console: Console) -> None:
@@ -107,6 +147,8 @@ async def test_a_text_that_no_database_stores_is_answered(console: Console, capl
     http = await console.client(AccessRole.OWN)
     for path in (
         "/people/audiences/%00",
+        "/people/audiences/ada%40example.com/consents?source=%00",
+        "/people/person?address=%00",
         "/campaigns/a%00b",
         "/campaigns/a%00%1b[2J",
         "/campaigns/a/messages?step=%00",

@@ -23,7 +23,8 @@ parameters. A cursor names the last row and is signed: rows that are inserted me
 
 **Limits.** `RateLimit-Policy` and `RateLimit` have the limit of the key and what is left of it
 ([`[api]`](settings.md#api)). `Retry-After` has the seconds after which to repeat a request. A body has at most 1 MB, a
-list of events or members 10 MB, a message 14 MB. Parameters and fields that an operation does not have are refused.
+list of events, members or consents 10 MB, a message 14 MB. Parameters and fields that an operation does not have are
+refused.
 
 **Times** are in UTC (RFC 3339). A time of a request has its zone.
 

@@ -145,7 +145,7 @@ def add_members(context: AppContext, audience: str, given: Sequence[GivenMember]
             continue
         fields[address] = fields.get(address, {}) | _attributes(member.fields)
         zone = member.time_zone or (valid[address][2] if address in valid else None)
-        valid[address] = (address, domain_of(address), zone, json_text(fields[address]))
+        valid[address] = (address, domain_of(address), zone, json_text(fields[address]), None)
     with write(context.engine) as connection:
         audience_id = find_audience(connection, audience)
         acquire_import_lock(connection)

@@ -187,7 +187,7 @@ def _coming(engine: sa.Engine, segment: Segment, recipients: Sequence[NewRecipie
         keys = [*addresses, *{f"@{domain}" for _, domain, *_ in recipients}]
         suppressed = set(connection.execute(_SUPPRESSED, {"audience_id": segment.audience_id, "keys": keys}).scalars())
         people = _people(connection, segment, recipients, stored)
-    for address, domain, file_zone, encoded in recipients:
+    for address, domain, file_zone, encoded, _ in recipients:
         attributes, zone, known = decode_json(encoded), file_zone, stored.get(address)
         if known is not None:
             attributes = known.attributes | attributes

@@ -43,7 +43,7 @@ def validate_rows(
 ) -> ValidatedRows:
     """Split rows into recipients and refused rows. The rows are not held in memory.
 
-    Several rows of one address become one recipient. For each merge field, the last value is used.
+    Several rows of one address become one recipient, with the first line. For each merge field, the last value is used.
 
     Args:
         columns: Names of the columns.
@@ -82,10 +82,11 @@ def validate_rows(
         attributes = dict(zip(names, values))  # noqa: B905  (a row has as many fields as there are columns)
         if "" in values:
             attributes = {name: value for name, value in attributes.items() if value}
+        first_line: int | None = line
         if address in taken:  # Merge as two slices would be merged in the database.
-            _, _, earlier_zone, earlier = taken[address]
+            _, _, earlier_zone, earlier, first_line = taken[address]
             zone, attributes = zone or earlier_zone or "", decode_json(earlier) | attributes
-        taken[address] = (address, domain_of(address), zone or None, encode_json(attributes).decode())
+        taken[address] = (address, domain_of(address), zone or None, encode_json(attributes).decode(), first_line)
     # Sorted, so that two concurrent imports with the same addresses lock rows in the same order and cannot deadlock.
     return ValidatedRows(count, [taken[address] for address in sorted(taken)], refused)
 

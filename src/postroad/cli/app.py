@@ -47,6 +47,7 @@ COMMANDS: Mapping[str, ListedCommand] = {
     "campaign": ListedCommand("campaign:app", "Apply, launch, watch, pause and cancel campaigns."),
     "advance": ListedCommand("advance:advance", "Plan and submit what is due in all running campaigns, once."),
     "audience": ListedCommand("audience:app", "Import recipients from CSV, and list refused rows with the reason."),
+    "permission": ListedCommand("permission:app", "Record that a recipient asked for mail, and prove it."),
     "segment": ListedCommand("segment:app", "Count, list and explain the members of an audience who meet a condition."),
     "event": ListedCommand("event:app", "Record what recipients did, for conditions: one event, or a CSV of them."),
     "suppression": ListedCommand("suppression:app", "Manage addresses, domains and hashes that get no mail."),

@@ -17,6 +17,7 @@ from postroad.console.screens import (
     message_acts,
     now,
     people,
+    people_consents,
     receivers,
     returned,
     sign_in,
@@ -41,5 +42,13 @@ SCREENS: tuple[Screen, ...] = (
     sign_in.screen,
 )
 
-# These add routes to the screens of campaigns, of launches and of messages.
-_WITH_ROUTES = (campaign_acts, campaign_forecast, campaign_rollout, campaign_variants, launch_approval, message_acts)
+# These add routes to the screens of campaigns, launches, messages and people.
+_WITH_ROUTES = (
+    campaign_acts,
+    campaign_forecast,
+    campaign_rollout,
+    campaign_variants,
+    launch_approval,
+    message_acts,
+    people_consents,
+)

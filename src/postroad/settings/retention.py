@@ -12,7 +12,7 @@ _MAX_MS = 36_500 * _DAY_MS
 
 
 class RetentionSettings(Section):
-    """When `maintenance` deletes data. Suppressions and the records of unsubscribes are kept forever."""
+    """When `maintenance` deletes data. Suppressions, consents and the records of unsubscribes are kept forever."""
 
     touches_ms: DurationMs = Field(
         default=1_095 * _DAY_MS, ge=_MIN_MS, le=_MAX_MS, description="touches, after the end of their campaign"

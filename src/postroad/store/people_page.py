@@ -23,7 +23,10 @@ class ListedMember(NamedTuple):
 
 
 class ImportRow(NamedTuple):
-    """An import of a file. ``rows``: of the file. ``done``: rows that were read. ``finished_at`` None: interrupted."""
+    """An import of a file. ``rows``: of the file. ``done``: rows that were read. ``finished_at`` None: interrupted.
+
+    ``joined``: members whom no import before had added.
+    """
 
     id: int
     audience_id: int
@@ -33,6 +36,7 @@ class ImportRow(NamedTuple):
     imported: int
     duplicates: int
     refused: int
+    joined: int
     started_at: datetime
     finished_at: datetime | None
 
@@ -71,13 +75,15 @@ def _times(*names: str) -> list[sa.ColumnClause[datetime]]:
 
 
 _IMPORTS = (
-    "SELECT id, audience_id, path, rows_total, rows_done, imported, duplicates, refused, started_at, finished_at "
+    "SELECT id, audience_id, path, rows_total, rows_done, imported, duplicates, refused, "
+    "(SELECT COALESCE(sum(members), 0) FROM audience_count WHERE audience_count.audience_id = "
+    "audience_import.audience_id AND audience_count.import_id = audience_import.id) AS joined, started_at, finished_at "
     "FROM audience_import WHERE"
 )
 _IMPORT_COLUMNS: tuple[sa.ColumnClause[Any], ...] = (
     *_integers("id", "audience_id"),
     *_texts("path"),
-    *_integers("rows_total", "rows_done", "imported", "duplicates", "refused"),
+    *_integers("rows_total", "rows_done", "imported", "duplicates", "refused", "joined"),
     *_times("started_at", "finished_at"),
 )
 

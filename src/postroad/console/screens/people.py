@@ -20,6 +20,7 @@ from postroad.console.visit import BackText, Visit, local_path, posted_back
 from postroad.errors import DataError, StateError, UsageError
 from postroad.mail.address_hash import is_hash
 from postroad.read_model import people
+from postroad.read_model.consents import consent_sources
 from postroad.settings import AccessRole
 from postroad.store.ledger import UNSENT
 from postroad.store.person_history import suppressions_with_keys
@@ -63,10 +64,13 @@ async def overview(visit: CurrentVisit) -> Response:
 
 @screen.get("/people/audiences/{name}", role=AccessRole.VIEW)
 async def audience(visit: CurrentVisit, name: str, after: str | None = None) -> Response:
-    """Show the imports and the members of an audience."""
+    """Show the imports, the sources of consents and the members of an audience."""
     imports = await visit.read(people.imports, name, limit=10)
+    sources = await visit.read(consent_sources, name, limit=10)
     members = await visit.read(people.audience_members, name, after=after)
-    return visit.page("people_audience.html", name=name, imports=imports, members=members, first=after is None)
+    return visit.page(
+        "people_audience.html", name=name, imports=imports, sources=sources, members=members, first=after is None
+    )
 
 
 @screen.get("/people/audiences/{name}/imports", role=AccessRole.VIEW)
@@ -79,10 +83,15 @@ async def imports_of(visit: CurrentVisit, name: str, after: str | None = None) -
 @screen.get("/people/audiences/{name}/imports/{import_id}", role=AccessRole.VIEW)
 async def refusals(visit: CurrentVisit, name: str, import_id: int, after: str | None = None) -> Response:
     """Show the rows that an import refused."""
+    rows = await visit.read(people.import_refusals, import_number(import_id), after=after)
+    return visit.page("people_refusals.html", name=name, import_id=import_id, rows=rows, first=after is None)
+
+
+def import_number(import_id: int) -> int:
+    """Return the id of an import. Raises UsageError for a number that no import has."""
     if not 0 < import_id < 2**62:
         raise UsageError("there is no import with this id", remedy="Open the list of imports.")
-    rows = await visit.read(people.import_refusals, import_id, after=after)
-    return visit.page("people_refusals.html", name=name, import_id=import_id, rows=rows, first=after is None)
+    return import_id
 
 
 @screen.get("/people/suppressions", role=AccessRole.VIEW)
