@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
@@ -22,10 +23,12 @@ from postroad.app.approval import (
 from postroad.app.context import AppContext, open_context
 from postroad.campaign.approval_decision import Decider
 from postroad.campaign.finding import PreflightFinding
+from postroad.campaign.planned_variants import describe_variants, planned_variants
 from postroad.errors import PostroadError, StateError, UsageError
 from postroad.forecast.forecast import ForecastRequest, forecast_campaign
 from postroad.forecast.summary import describe_findings, describe_forecast
 from postroad.store.approval import NAME_LENGTH
+from postroad.store.engine import read
 from tasks.policy import campaign_slot, retried
 
 SCHEDULE = "a schedule"
@@ -60,7 +63,13 @@ async def _summary(context: AppContext, campaign: str, findings: Sequence[Prefli
         forecast = describe_forecast(await forecast_campaign(context, ForecastRequest(campaign=campaign)))
     except PostroadError as error:
         forecast = f"There is no forecast: {error.message}."
-    return f"{forecast}\n\n{describe_findings(findings)}"
+    variants = await asyncio.to_thread(_describe_variants, context, campaign)
+    return "\n\n".join(filter(None, (forecast, variants, describe_findings(findings))))
+
+
+def _describe_variants(context: AppContext, campaign: str) -> str:
+    with read(context.engine) as connection:
+        return describe_variants(planned_variants(connection, campaign))
 
 
 async def _end_waiting(run_id: str, successor: str) -> None:

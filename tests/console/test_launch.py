@@ -11,10 +11,11 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.app.approval import LaunchRequest, find_pending, request_approval
+from postroad.campaign.planned_variants import describe_variants, planned_variants
 from postroad.settings import AccessRole
 from postroad.store.approval import Approval, ApprovalState, add_approval
 from postroad.store.campaign import CampaignState
-from postroad.store.engine import write
+from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from tests.campaign.project import CampaignProject
 from tests.console.kit import Console, form_of, press
@@ -173,6 +174,42 @@ async def test_a_campaign_that_ended_cannot_be_launched(console: Console, engine
     http = await console.client(AccessRole.SEND)
     assert (await http.get("/launch/old/start")).status_code == 409
     assert (await http.post("/launch/old/start", data={"shown": "x"})).status_code == 409
+
+
+VARIANTS = """
+    variants:
+      - {name: question, share: 70, subject: "Shall we plant, {{ name|default('you') }}?"}
+      - {name: plain, share: 30}
+    winner: {by: replied, decide: {after: 2d, at_most: 20%}}
+"""
+
+
+async def test_a_launch_and_its_approval_show_the_variants(
+    console: Console, project: CampaignProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
+    campaign = HTML_CAMPAIGN.replace("    html: hello.html\n", f"    html: hello.html{VARIANTS}", 1)
+    project.apply(campaign + "approval: always\n")
+    with read(console.engine) as connection:
+        described = describe_variants(planned_variants(connection, "spring"))
+    assert "* question, 70 %: Shall we plant\\, " in described
+    assert "within 2d, with at most 20 % of the recipients before" in described
+    await request_approval(console.parts.context, LaunchRequest(campaign="spring", asked_by="carl", summary=described))
+    http = await console.client(AccessRole.SEND)
+    asked = unescape((await http.get("/launch/spring/approve")).text)
+    assert "variants of step hello: question 70 %, plain 30 %" in asked
+    assert re.search(r'href="/launch/spring#variants"[^>]*>2</a>', asked)
+    page = unescape((await http.get("/launch/spring?step=hello")).text)
+    assert "Step hello has 2 variants." in page, "what was asked for"
+    assert 'href="/campaigns/spring#variants"' in page
+    [link] = set(re.findall(r'href="(/launch/spring\?step=hello&variant=question#messages)"', page))
+    shown = unescape((await http.get(link)).text)
+    assert len(re.findall(r"<h3>Shall we plant, Reader \d\?</h3>", shown)) == 3
+    plain = unescape((await http.get(link.replace("question", "plain"))).text)
+    assert len(re.findall(r"<h3>Hello Reader \d</h3>", plain)) == 3
+    frames = re.findall(r'<iframe sandbox="" src="([^"]+)"', plain)
+    assert all("variant=plain" in frame for frame in frames)
+    assert (await http.get("/launch/spring?step=hello&variant=other")).status_code == 409
 
 
 START = 'href="/launch/spring/start"'

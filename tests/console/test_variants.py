@@ -7,13 +7,15 @@ from datetime import datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from sqlmodel import col
 
 from postroad.console.interval_chart import WIDTH, NamedRate, interval_chart
 from postroad.read_model import variants
 from postroad.settings import AccessRole
+from postroad.store.campaign import Campaign
 from postroad.store.engine import write
 from postroad.store.ledger import TouchState, record_reply
-from postroad.store.variant import DecisionReason, VariantTest
+from postroad.store.variant import DecisionReason, VariantOutcome, VariantTest, record_outcomes
 from tests.console.kit import Console
 from tests.console.pages import HOSTILE
 from tests.console.test_campaigns import links, listed_rows
@@ -72,15 +74,38 @@ async def test_numbers_of_variants_lead_to_their_messages(
     http = await console.client(AccessRole.VIEW)
     page = await http.get("/campaigns/spring")
     numbers = links(page, "/variants/messages?")
-    assert sorted(numbers.values()) == [5, 60, 60]
+    assert sorted(numbers.values()) == [5, 20, 60, 60]
     for href, number in numbers.items():
         assert await listed_rows(http, href) == number, href
+    [replied] = [href for href in numbers if "outcome=replied" in href]
+    assert "Replied: messages with variant plain" in (await http.get(replied)).text
     assert links(page, "state=awaiting"), "those that wait for the decision are a list"
     assert (await http.get("/campaigns/spring/variants/messages?step=none&variant=plain")).status_code == 409
     assert (
         "No message with this variant"
         in (await http.get("/campaigns/spring/variants/messages?step=step-1&variant=other&state=dead")).text
     )
+
+
+async def test_every_outcome_of_a_variant_is_a_list(console: Console) -> None:
+    journey = {"goal": "event('paid')"}
+    with write(console.engine) as connection:
+        campaign, (step,) = add_campaign(connection, name="spring", launched_at=NOW, steps=(STEP,))
+        connection.execute(
+            sa.update(Campaign).where(col(Campaign.id) == campaign).values(journey=journey, on_reply="continue")
+        )
+        touches = [add_touch(connection, campaign, step, TouchState.ACCEPTED, settled_at=NOW) for _ in range(70)]
+        connection.execute(
+            sa.text("UPDATE touch SET variant = CASE WHEN id % 7 = 0 THEN 'plain' ELSE :odd END"), {"odd": ODD}
+        )
+        for number, outcome in enumerate(VariantOutcome):
+            record_outcomes(connection, touches[: 20 + 15 * number], outcome, NOW)
+    http = await console.client(AccessRole.VIEW)
+    numbers = links(await http.get("/campaigns/spring"), "outcome=")
+    assert len(numbers) == 2 * len(VariantOutcome)
+    assert sum(numbers.values()) == sum(20 + 15 * number for number in range(len(VariantOutcome)))
+    for href, number in numbers.items():
+        assert await listed_rows(http, href) == number, href
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Final
 
 from postroad.app.context import AppContext
 from postroad.campaign.chosen_member import coming_members
-from postroad.campaign.preview import Preview, PreviewRequest, email_steps, preview
+from postroad.campaign.preview import Preview, PreviewRequest, email_steps, preview, require_variant
 from postroad.campaign.segment import Segment, segment_pages
 from postroad.errors import PostroadError
 from postroad.mail.dkim_keys import load_signers
@@ -41,16 +41,19 @@ class MessageSample:
 class MessageSamples:
     """Messages of one step.
 
+    ``variants``: names of those of the step. ``variant``: the one of all messages; None: each has its own.
     ``steps``: names of all email steps. ``coming``: whether their recipients are of the file that the launch imports.
     """
 
     steps: Sequence[str]
     step: str
+    variants: Sequence[str]
+    variant: str | None
     messages: Sequence[MessageSample]
     coming: bool = False
 
 
-def message_samples(context: AppContext, name: str, step: str | None) -> MessageSamples:
+def message_samples(context: AppContext, name: str, step: str | None, variant: str | None = None) -> MessageSamples:
     """Render a step for three recipients who would get it: the first, one of the middle and the last of some thousand.
 
     Before the first import they are recipients of the file that the launch imports. Which variant each of them gets is
@@ -60,29 +63,38 @@ def message_samples(context: AppContext, name: str, step: str | None) -> Message
         context: The open parts.
         name: Name of the campaign.
         step: Name of an email step. None: the first one.
+        variant: Name of a variant of the step. None: that of each recipient.
 
     Returns:
         The messages; none if the audience is empty.
 
     Raises:
-        StateError: There is no such campaign or step.
+        StateError: There is no such campaign, step or variant.
     """
     with read(context.engine) as connection:
         campaign = find_campaign(connection, name)
         steps = [each.name for each in email_steps(connection, campaign, None)]
         chosen = email_steps(connection, campaign, step)[0]
+    require_variant(chosen, variant)
     found: list[str] = _members(context, campaign)
-    variants: Sequence[str | None] = (None,)
+    names, variants = variant_names(chosen.settings), [variant]
     coming = not found
     if coming:
         found = [
             each.address for each in coming_members(context.engine, context.settings, campaign, context.clock.now())
         ]
-        variants = variant_names(chosen.settings) or variants
+        variants = list(names) if names and variant is None else variants
     places = sorted({0, len(found) // 2, len(found) - 1}) if found else []
     samples = [(found[place], variants[number % len(variants)]) for number, place in enumerate(places)]
-    messages = [_sample(context, name, chosen.name, address, variant) for address, variant in samples]
-    return MessageSamples(steps=steps, step=chosen.name, messages=messages, coming=coming and bool(found))
+    messages = [_sample(context, name, chosen.name, address, its) for address, its in samples]
+    return MessageSamples(
+        steps=steps,
+        step=chosen.name,
+        variants=names,
+        variant=variant,
+        messages=messages,
+        coming=coming and bool(found),
+    )
 
 
 def _members(context: AppContext, campaign: Campaign) -> list[str]:

@@ -13,6 +13,7 @@ from postroad.store.enrolment import EnrolmentState, ExitReason
 from postroad.store.keyset import keyset_sql
 from postroad.store.ledger import TouchState
 from postroad.store.types import UtcDateTime
+from postroad.store.variant import VariantOutcome
 
 
 def touch_ids_in_state(
@@ -34,6 +35,16 @@ def touch_variants_in_state(
     statement = sa.text(f"SELECT id, variant FROM touch WHERE claim >= 0 AND {where} ORDER BY {order_by} LIMIT :limit")
     values = {"step_id": step_id, "state": state.value, "after_id": after, "limit": limit}
     return [(row.id, row.variant) for row in connection.execute(statement, values)]
+
+
+def touch_ids_with_outcome(
+    connection: sa.Connection, step_id: int, variant: str, outcome: VariantOutcome, *, after: int, limit: int
+) -> list[int]:
+    """Return ids of the touches of a variant with an outcome that are greater than ``after``, in order."""
+    where, order_by = keyset_sql(connection, equal=("step_id", "variant", "outcome"), key=("touch_id",))
+    statement = sa.text(f"SELECT touch_id FROM variant_outcome WHERE {where} ORDER BY {order_by} LIMIT :limit")
+    values = {"step_id": step_id, "variant": variant, "outcome": outcome.value, "after_touch_id": after, "limit": limit}
+    return list(connection.execute(statement, values).scalars())
 
 
 def enrolment_ids_in_state(

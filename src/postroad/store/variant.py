@@ -32,6 +32,7 @@ class OutcomeOfTouch(StoredRow, table=True):
     """One outcome of a touch that has a variant. Its touch's step and variant are repeated, for the triggers."""
 
     __tablename__ = "variant_outcome"
+    __table_args__ = (sa.Index("ix_variant_outcome_list", "step_id", "variant", "outcome", "touch_id"),)
 
     touch_id: int = Field(primary_key=True, sa_type=sa.BigInteger, sa_column_kwargs={"autoincrement": False})
     outcome: VariantOutcome = Field(primary_key=True, sa_type=StrEnumType(VariantOutcome))

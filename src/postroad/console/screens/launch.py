@@ -17,6 +17,7 @@ from postroad.campaign.approval import campaign_digest
 from postroad.campaign.entry import CampaignEntry
 from postroad.campaign.launch_forecast import Forecast as LaunchForecast
 from postroad.campaign.launch_forecast import forecast as forecast_launch
+from postroad.campaign.planned_variants import planned_variants
 from postroad.campaign.preview import Preview, PreviewRequest
 from postroad.console.authorise import CurrentVisit
 from postroad.console.campaign_view import CAMPAIGN_TONES, campaign_url
@@ -95,10 +96,10 @@ async def _look(visit: Visit, name: str) -> LaunchView:
 
 
 @screen.get("/launch/{campaign}", role=AccessRole.SEND)
-async def launch(visit: CurrentVisit, campaign: str, step: Step = None) -> Response:
+async def launch(visit: CurrentVisit, campaign: str, step: Step = None, variant: Variant = None) -> Response:
     """Show what a launch of this campaign would do."""
     row = await visit.read(find_campaign, campaign)
-    samples = await visit.run(message_samples, visit.parts.context, campaign, step)
+    samples = await visit.run(message_samples, visit.parts.context, campaign, step, variant)
     pending = await find_pending(visit.parts.context, campaign)
     return visit.page(
         "launch_campaign.html",
@@ -110,6 +111,7 @@ async def launch(visit: CurrentVisit, campaign: str, step: Step = None) -> Respo
         launchable=row.state is LAUNCHABLE,
         view=await _look(visit, campaign),
         samples=samples,
+        variants=await visit.read(planned_variants, campaign),
         pending=pending,
         asked_for=plain_text(pending.summary) if pending is not None else "",
         expired=pending is not None and pending.expired(visit.parts.now()),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from fastapi import Response
 
 from postroad.app.approval import find_pending
 from postroad.campaign.approval_decision import Decider
+from postroad.campaign.planned_variants import StepVariantPlan, planned_variants
 from postroad.console.authorise import CurrentVisit
 from postroad.console.confirm import Confirmation, Extent, FormField
 from postroad.console.screens.launch import launch_url, screen
@@ -31,6 +33,15 @@ async def _open_request(visit: Visit, campaign: str) -> Approval:
     return pending
 
 
+def _variants(campaign: str, plans: Sequence[StepVariantPlan]) -> list[Extent]:
+    """Return the variants of each step, with the link to their messages."""
+    href = f"{launch_url(campaign)}#variants"
+    return [
+        Extent(count=len(plan.variants), label=f"variants of step {plan.step}: {plan.shares}", href=href)
+        for plan in plans
+    ]
+
+
 def _people(pending: Approval) -> list[Extent]:
     """Return how many people get it; empty: that is not known, because recipients enter after the launch."""
     known = pending.people is not None
@@ -48,7 +59,7 @@ async def ask_approve(visit: CurrentVisit, campaign: str) -> Response:
             button="Approve it",
             action=launch_url(campaign, "approve"),
             back=launch_url(campaign),
-            extents=_people(pending),
+            extents=[*_people(pending), *_variants(campaign, await visit.read(planned_variants, campaign))],
             effects=[asked, "It is launched at once. The approval holds for the campaign as it is now."],
             hidden={"request": str(pending.id)},
         )
