@@ -85,7 +85,7 @@ def _rows() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "cohort_pause", {"id": 1, "step_id": STEP, "evidence": "hard_bounces"}
     not_lifted = {"lifted_at": None, "lifted_by": None, "lifted_why": None}
     yield "cohort_pause", {"id": 2, "step_id": STEP, "evidence": "complaints", **not_lifted}
-    yield "overflow", {"touch_id": TOUCH, "from_sender_id": SENDER, "sender_id": SENDER}
+    yield "overflow", {"touch_id": TOUCH, "step_id": STEP, "from_sender_id": SENDER, "sender_id": SENDER}
     limits = {"rate_count": None, "rate_per_ms": None, "connections": None, "share": None, "suspended": True}
     yield (
         "shaping_change",

@@ -107,7 +107,7 @@ def test_what_overflow_did_is_shown(run: Run, tmp_path: Path) -> None:
         for state in (TouchState.ACCEPTED, TouchState.ACCEPTED, TouchState.QUEUED):
             touch = add_touch(connection, campaign, step, state)
             row = {"from_sender_id": by_campaign[campaign], "sender_id": by_campaign[other], "at": NOW, "why": "full"}
-            connection.execute(sa.insert(Overflow).values(touch_id=touch, **row))
+            connection.execute(sa.insert(Overflow).values(touch_id=touch, step_id=step, **row))
     engine.dispose()
     [moved] = json.loads(run("warmup", "overflow", "spring", "--json").stdout)
     assert (moved["messages"], moved["accepted"], moved["waiting"], moved["why"]) == (3, 2, 1, "full")

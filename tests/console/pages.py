@@ -71,6 +71,7 @@ QUERIES = {
 PATHS = {
     "/campaigns/{campaign}/widen": "/campaigns/rolled/widen?share=2",
     "/launch/{campaign}/approve": "/launch/asked/approve",
+    "/campaigns/{campaign}/moved": "/campaigns/winter/moved?step=step-1&from_sender=own&sender=second&why=caps",
 }
 """Path of each page that needs another row than the examples."""
 
@@ -242,9 +243,9 @@ def fill_campaigns(connection: sa.Connection, now: datetime) -> None:
     """Make a draft with members, and a campaign with messages in every state."""
     members = [add_recipient(connection, name=HOSTILE[:60]) for _ in range(4)]
     audience = add_audience(connection, members)
-    add_campaign(connection, name="spring", state=CampaignState.DRAFT, audience_id=audience)
-    names = [{"name": HOSTILE[:40], "share": 60}, {"name": "plain", "share": 40}]
+    names = [{"name": HOSTILE[:40], "share": 60, "subject": HOSTILE[:60]}, {"name": "plain", "share": 40}]
     split = {"variants": names, "winner": {"by": "replied", "after_ms": 172_800_000, "at_most": 20}}
+    add_campaign(connection, name="spring", state=CampaignState.DRAFT, audience_id=audience, steps=(split,))
     autumn, (step,) = add_campaign(connection, name="autumn", launched_at=now - timedelta(days=2), steps=(split,))
     for state in (TouchState.DEFERRED, TouchState.UNKNOWN, TouchState.UNKNOWN, TouchState.DEAD):
         add_touch(connection, autumn, step, state, due_at=now, settled_at=now if state.ended else None)
@@ -256,6 +257,25 @@ def fill_campaigns(connection: sa.Connection, now: datetime) -> None:
             for _ in range(3 + 5 * number):
                 add_touch(connection, sent, step, state, recipient_id=add_recipient(connection), due_at=now)
     connection.execute(sa.text("UPDATE touch SET reply = :reply WHERE id % 7 = 0"), {"reply": HOSTILE})
+    fill_moved(connection, sent, now)
+
+
+def fill_moved(connection: sa.Connection, campaign: int, now: datetime) -> None:
+    """Make messages of a campaign that went to another sender."""
+    connection.execute(
+        sa.text("UPDATE sender SET name = 'own' WHERE id = (SELECT sender_id FROM campaign WHERE id = :id)"),
+        {"id": campaign},
+    )
+    connection.execute(sa.text("UPDATE sender SET name = 'second' WHERE id = (SELECT min(id) FROM sender)"))
+    for why in ("caps", HOSTILE):
+        connection.execute(
+            sa.text(
+                "INSERT INTO overflow (touch_id, step_id, from_sender_id, sender_id, at, why) "
+                "SELECT touch.id, touch.step_id, campaign.sender_id, (SELECT min(id) FROM sender), :now, :why "
+                "FROM touch JOIN campaign ON campaign.id = touch.campaign_id WHERE campaign.id = :id"
+            ).bindparams(sa.bindparam("now", type_=UtcDateTime())),
+            {"id": campaign, "now": now, "why": why},
+        )
 
 
 def fill_returned(connection: sa.Connection, now: datetime) -> None:

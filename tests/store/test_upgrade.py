@@ -17,10 +17,12 @@ from postroad.campaign.plan import advance
 from postroad.campaign.status import finish_if_done
 from postroad.delivery.recorder import record
 from postroad.queue import Event, EventKind
+from postroad.read_model.people import audiences
 from postroad.settings import BounceSettings
 from postroad.store import migrate
 from postroad.store.engine import open_engine, read, write
 from postroad.store.ledger import TouchState
+from postroad.store.overflow import moved
 from postroad.store.touch_count import counts_by_step
 from postroad.store.touches.ending import suppress_touches
 from postroad.store.touches.sending import Claim, admit, mark_queued
@@ -30,8 +32,8 @@ from tests.store.rows import NOW
 S = TouchState
 STATES = [state for state in TouchState if state not in (S.AWAITING, S.WITHHELD)]
 """States of touches without variants and rollouts, which no earlier version has."""
-REVISIONS = ("0015", "0019", "0023", migrate.newest_revision())
-"""Before the counts of touches and the marks of follow-ups; before runs of campaigns; the last ones."""
+REVISIONS = ("0015", "0019", "0023", "0045", migrate.newest_revision())
+"""Before the counts of touches and the marks of follow-ups; before runs of campaigns and consents; the last ones."""
 
 ACCEPTED_NOTE = (
     b"\x86\xa4type\xabdelivery.v1\xa5state\xa8accepted\xa5cause\xa8accepted\xaareply_code\xcc\xfa"
@@ -79,6 +81,21 @@ class OldDatabase:
             )
             for place in (1, 2)
         ]
+        imported = self.add(
+            "audience_import",
+            audience_id=audience,
+            path="people.csv",
+            sha256="",
+            current_key="x",
+            rows_total=0,
+            cursor=0,
+            line=1,
+            rows_done=0,
+            imported=0,
+            duplicates=0,
+            refused=0,
+            started_at=NOW,
+        )
         for state in STATES:
             recipient = self.add(
                 "recipient",
@@ -99,6 +116,11 @@ class OldDatabase:
                 settled_at=NOW if state.ended else None,
                 follow_up=True,
             )
+            members = sa.Table("audience_member", sa.MetaData(), autoload_with=connection)
+            member = {"audience_id": audience, "recipient_id": recipient, "import_id": imported}
+            connection.execute(sa.insert(members).values(**member))
+        senders = {"from_sender_id": sender, "sender_id": sender}
+        self.overflow = self.add("overflow", touch_id=self.touches[S.DEAD], **senders, at=NOW, why="caps")
 
     def add(self, name: str, /, **values: Any) -> int:
         """Insert a row, without the columns that the table does not have yet. Returns its id."""
@@ -117,6 +139,17 @@ def old(request: pytest.FixtureRequest, empty_database_url: str) -> Iterator[tup
         database = OldDatabase(connection)
     yield engine, database
     engine.dispose()
+
+
+def test_rows_of_before_are_counted_and_found(old: tuple[sa.Engine, OldDatabase]) -> None:
+    engine, database = old
+    before = migrate.current_revision(engine)
+    migrate.upgrade(engine)
+    with read(engine) as connection:
+        assert [row.members for row in audiences(connection)] == [len(STATES)]
+        moves = moved(connection, database.campaign)
+    assert [each.states for each in moves] == [{S.DEAD: 1}] * (before != migrate.newest_revision())
+    assert_counts_agree(engine)
 
 
 def states(connection: sa.Connection) -> dict[int, TouchState]:

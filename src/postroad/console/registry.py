@@ -8,6 +8,7 @@ from postroad.console.screens import (
     audit,
     campaign_acts,
     campaign_forecast,
+    campaign_moved,
     campaign_rollout,
     campaign_variants,
     campaigns,
@@ -46,6 +47,7 @@ SCREENS: tuple[Screen, ...] = (
 _WITH_ROUTES = (
     campaign_acts,
     campaign_forecast,
+    campaign_moved,
     campaign_rollout,
     campaign_variants,
     launch_approval,

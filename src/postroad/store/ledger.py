@@ -192,6 +192,10 @@ class Overflow(StoredRow, table=True):
     """One touch that was given to another sender: the sender before, the sender after, and why."""
 
     __tablename__ = "overflow"
+    __table_args__ = (
+        sa.Index("ix_overflow_step", "step_id", "id"),
+        sa.Index("ix_overflow_move", "step_id", "from_sender_id", "sender_id", "why", "id"),
+    )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_ID)
     touch_id: int = Field(sa_type=BIG_ID, foreign_key="touch.id", index=True)
@@ -199,6 +203,7 @@ class Overflow(StoredRow, table=True):
     sender_id: int = Field(sa_type=BIG_ID, foreign_key="sender.id")
     at: datetime = Field(sa_type=UtcDateTime)
     why: str = Field(sa_type=sa.String(200))
+    step_id: int | None = Field(default=None, sa_type=BIG_ID, description="of the touch")
 
 
 ENTRY_OF_TOUCH = "CASE WHEN touch.request_id < 0 THEN -touch.request_id ELSE 1 END"

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from msgspec import Struct
-from sqlalchemy.orm import aliased
-from sqlmodel import col
 
-from postroad.store.campaign import Sender, Step
-from postroad.store.ledger import Overflow, Touch, TouchState
+from postroad.store.bulk import lookup_join
+from postroad.store.campaign import Step, steps_of
+from postroad.store.keyset import keyset_sql
+from postroad.store.ledger import TouchState
+from postroad.store.types import UtcDateTime
+
+ALL_ROWS = 2**62
 
 
 class Moved(Struct, frozen=True, kw_only=True):
@@ -26,32 +31,96 @@ class Moved(Struct, frozen=True, kw_only=True):
     states: Counter[TouchState]
 
 
-def moved(connection: sa.Connection, campaign_id: int) -> list[Moved]:
-    """Return the touches that went to other senders, in order of the time of the first."""
-    given_by, given_to = aliased(Sender), aliased(Sender)
-    group = (col(Step.position), col(Step.name), col(given_by.name), col(given_to.name), col(Overflow.why))
-    first_at, last_at = sa.func.min(col(Overflow.at)), sa.func.max(col(Overflow.at))
-    statement = (
-        sa.select(*group[1:], col(Touch.state), sa.func.count(), first_at, last_at)
-        .join_from(Overflow, Touch, col(Touch.id) == col(Overflow.touch_id))
-        .join(Step, col(Step.id) == col(Touch.step_id))
-        .join(given_by, col(given_by.id) == col(Overflow.from_sender_id))
-        .join(given_to, col(given_to.id) == col(Overflow.sender_id))
-        .where(col(Touch.campaign_id) == campaign_id)
-        .group_by(*group, col(Touch.state))
-        .order_by(*group, col(Touch.state))
-    )
-    found: dict[tuple[str, str, str, str], Moved] = {}
-    for step, from_sender, sender, why, state, count, first, last in connection.execute(statement):
-        key = (step, from_sender, sender, why)
-        before = found.get(key)
-        found[key] = Moved(
-            step=step,
+class MovedTouch(NamedTuple):
+    """A touch that went to another sender. ``id``: of the move."""
+
+    id: int
+    touch_id: int
+    address: str
+    state: TouchState
+    at: datetime
+
+
+class Move(NamedTuple):
+    """From which sender to which one touches of a step went, and why."""
+
+    step_id: int
+    from_sender: str
+    sender: str
+    why: str
+
+
+_MOVED_COLUMNS = (
+    *(sa.column(name, sa.Text()) for name in ("from_sender", "sender", "why", "state")),
+    sa.column("n", sa.Integer()),
+    *(sa.column(name, UtcDateTime()) for name in ("first_at", "last_at")),
+)
+
+
+def moved(connection: sa.Connection, campaign_id: int, *, newest: int = ALL_ROWS) -> list[Moved]:
+    """Return the touches that went to other senders, in order of the time of the first.
+
+    Args:
+        connection: A connection in a transaction.
+        campaign_id: The campaign.
+        newest: Only so many touches of each step are counted, those that went last.
+
+    Returns:
+        The touches, by step, senders and reason.
+    """
+    found = [each for step in steps_of(connection, campaign_id) for each in _moved_of_step(connection, step, newest)]
+    return sorted(found, key=lambda each: each.first_at)
+
+
+def _moved_of_step(connection: sa.Connection, step: Step, newest: int) -> Sequence[Moved]:
+    statement = sa.text(
+        "SELECT given_by.name, given_to.name, moves.why, moves.state, moves.n, moves.first_at, moves.last_at FROM "
+        "(SELECT move.from_sender_id, move.sender_id, move.why, touch.state, count(*) AS n, min(move.at) AS first_at, "
+        "max(move.at) AS last_at FROM (SELECT touch_id, from_sender_id, sender_id, why, at FROM overflow "
+        "WHERE step_id = :step_id ORDER BY id DESC LIMIT :newest) AS move "
+        f"{lookup_join(connection, 'touch', 'touch.id = move.touch_id')} "
+        "GROUP BY move.from_sender_id, move.sender_id, move.why, touch.state) AS moves "
+        "JOIN sender AS given_by ON given_by.id = moves.from_sender_id "
+        "JOIN sender AS given_to ON given_to.id = moves.sender_id"
+    ).columns(*_MOVED_COLUMNS)
+    found: dict[tuple[str, str, str], Moved] = {}
+    for *key, state, count, first, last in connection.execute(statement, {"step_id": step.id, "newest": newest}):
+        from_sender, sender, why = key
+        before = found.get((from_sender, sender, why))
+        found[from_sender, sender, why] = Moved(
+            step=step.name,
             from_sender=from_sender,
             sender=sender,
             why=why,
             first_at=min(first, before.first_at) if before else first,
             last_at=max(last, before.last_at) if before else last,
-            states=Counter({state: count}) + (before.states if before else Counter()),
+            states=Counter({TouchState(state): count}) + (before.states if before else Counter()),
         )
-    return sorted(found.values(), key=lambda each: each.first_at)
+    return list(found.values())
+
+
+def moved_page(connection: sa.Connection, move: Move, *, before: int, limit: int) -> list[MovedTouch]:
+    """Return the touches of a move whose ids are smaller than ``before``, the last one first."""
+    names = sa.text("SELECT name, id FROM sender WHERE name IN (:from_sender, :sender)")
+    senders = {row.name: row.id for row in connection.execute(names, move._asdict())}
+    key = ("step_id", "from_sender_id", "sender_id", "why")
+    where, order_by = keyset_sql(connection, equal=key, key=("id",), descending=True)
+    statement = sa.text(
+        "SELECT move.id, move.touch_id, recipient.address, touch.state, move.at FROM "
+        f"(SELECT id, touch_id, at FROM overflow WHERE {where} ORDER BY {order_by} LIMIT :limit) AS move "
+        f"{lookup_join(connection, 'touch', 'touch.id = move.touch_id')} "
+        f"{lookup_join(connection, 'recipient', 'recipient.id = touch.recipient_id')} ORDER BY move.id DESC"
+    ).columns(
+        *(sa.column(name, sa.Integer()) for name in ("id", "touch_id")),
+        *(sa.column(name, sa.Text()) for name in ("address", "state")),
+        sa.column("at", UtcDateTime()),
+    )
+    values = {
+        "step_id": move.step_id,
+        "from_sender_id": senders.get(move.from_sender, 0),
+        "sender_id": senders.get(move.sender, 0),
+        "why": move.why,
+        "after_id": before,
+        "limit": limit,
+    }
+    return [MovedTouch(*row)._replace(state=TouchState(row.state)) for row in connection.execute(statement, values)]

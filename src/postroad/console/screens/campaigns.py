@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -43,6 +45,8 @@ from postroad.store.traffic import CampaignHour
 
 screen = Screen(name="campaigns", title="Campaigns", path="/campaigns", section=NavSection.MAIL)
 
+MOVED_OF_STEP: Final = 2_000
+"""Messages that went to other senders, of each step, that the page counts: those that went last."""
 TRAFFIC_SERIES: Final = (("accepted", "good"), ("deferred", "warn"), ("bounced", "bad"))
 
 Cursor = Annotated[str | None, Query(max_length=200)]
@@ -86,9 +90,17 @@ def _read_campaign(
     return (
         found,
         campaign_traffic(connection, name, now, TrafficWindow.WEEK),
-        moved(connection, campaign_id),
+        moved(connection, campaign_id, newest=MOVED_OF_STEP),
         paused,
     )
+
+
+def _is_cut(moves: Sequence[Moved]) -> bool:
+    """Return whether a step may have more moved messages than were counted."""
+    of_step: Counter[str] = Counter()
+    for move in moves:
+        of_step[move.step] += move.states.total()
+    return max(of_step.values(), default=0) >= MOVED_OF_STEP
 
 
 async def _campaign_values(visit: Visit, name: str) -> dict[str, Any]:
@@ -104,6 +116,7 @@ async def _campaign_values(visit: Visit, name: str) -> dict[str, Any]:
         "waiting": sum(summary.counts[state] for state in LIVE),
         "chart": hour_chart(bars, TRAFFIC_SERIES, visit.parts.zone),
         "moves": moves,
+        "counts_newest": MOVED_OF_STEP if _is_cut(moves) else None,
         "paused_cohorts": paused,
         "url_of": campaign_url,
         "tones": TOUCH_TONES,

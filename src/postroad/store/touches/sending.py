@@ -342,8 +342,8 @@ def assign_senders(
     )
     assigned = connection.execute(update, parameters).scalars().all()
     log = sa.text(
-        "INSERT INTO overflow (touch_id, from_sender_id, sender_id, at, why) "
-        f"SELECT moved.id, :own, moved.sender, :now, moved.why FROM {item} "
+        "INSERT INTO overflow (touch_id, from_sender_id, sender_id, at, why, step_id) "
+        f"SELECT moved.id, :own, moved.sender, :now, moved.why, touch.step_id FROM {item} "
         "JOIN touch ON touch.id = moved.id AND touch.sender_id = moved.sender WHERE true"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     connection.execute(log, {"own": from_sender_id, "now": now, **parameters})
