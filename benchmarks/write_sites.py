@@ -35,6 +35,7 @@ ROWS_OF_THE_CALLER = {
     "postroad.app.advance:record_pass": "one heartbeat",
     "postroad.api.routes.recipients:record_events_.<locals>.save": "at most five thousand events of one call",
     "postroad.app.api_keys:authenticate": "one key",
+    "postroad.canary.probe:_save": "one report, and the oldest one of its sender",
     "postroad.app.consents:record_given": "at most a thousand consents, as an import writes them",
     "postroad.app.message_desk:MessageDesk._insert": "one message",
     "postroad.app.recipients:add_members": "at most a thousand members, as an import writes them",

@@ -22,7 +22,10 @@ from postroad.errors import ConfigError
 from postroad.mail.dkim import Algorithm, generate_key
 from postroad.mail.dkim_keys import load_keys
 from postroad.mail.token import TokenSigner
+from postroad.read_model.canaries import canaries_of
 from postroad.settings import Settings, SourceKind, SourceSettings
+from postroad.store.canary_report import KEPT, StoredCanary, newest_canaries, save_canary
+from postroad.store.engine import read, write
 from tests.bounce.sources.dovecot import PASSWORD, USER, Dovecot, dovecot
 from tests.dns.nameserver import Nameserver
 from tests.smtp.conftest import Certificates
@@ -141,6 +144,9 @@ async def test_a_canary_that_passes_is_put_aside_and_other_mail_stays(
     report = await send(settings, receiver, engine)
     assert codes(report) == {"SPF": "canary.ok", "DKIM": "canary.ok", "DMARC": "canary.ok"}
     assert report.verdict is RecordVerdict.PASS
+    with read(engine) as connection:
+        [stored] = canaries_of(connection, "news@sender.test")
+    assert (stored.verdict, tuple(stored.findings)) == (report.verdict, report.findings)
     assert receiver.recipients == ["canary@receiver.example"]
     assert [file.name for file in (receiver.maildir / "new").iterdir()] == ["other"]
     [seen] = (receiver.maildir / "cur").iterdir()
@@ -204,3 +210,14 @@ async def test_without_a_mailbox_there_is_no_canary(
     (tmp_path / "postroad.toml").write_text(text.partition("[canary]")[0])
     with pytest.raises(ConfigError, match="no mailbox for canaries"):
         await send(Settings.load(tmp_path / "postroad.toml"), receiver, engine)
+
+
+def test_the_oldest_reports_of_a_sender_are_deleted(engine: sa.Engine) -> None:
+    now = SystemClock().now()
+    with write(engine) as connection:
+        save_canary(connection, StoredCanary(sender="other@sender.test", verdict="pass", findings=[], ended_at=now))
+        for number in range(KEPT + 5):
+            verdict = "fail" if number < 5 else "pass"
+            save_canary(connection, StoredCanary(sender="news@sender.test", verdict=verdict, findings=[], ended_at=now))
+        assert [row.verdict for row in newest_canaries(connection, "news@sender.test", 100)] == ["pass"] * KEPT
+        assert len(newest_canaries(connection, "other@sender.test", 100)) == 1

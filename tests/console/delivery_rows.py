@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from postroad.delivery.recorder import record
 from postroad.dns.finding import Code, make_finding, worst
 from postroad.settings import BounceSettings
+from postroad.store.canary_report import StoredCanary, save_canary
 from postroad.store.dns_report import DnsReport, SenderHold, save_dns_report, save_hold
 from postroad.store.ledger import TouchState
 from postroad.store.mail_report import MailReport, ReportKind, insert_mail_report
@@ -175,6 +176,18 @@ def fill_domains(connection: sa.Connection, now: datetime, hostile: str) -> None
             checked_at=now - timedelta(hours=hours),
         )
         save_dns_report(connection, report)
+    passed = make_finding(Code.CANARY_OK, "SPF of offers@acme.dev", "the receiver reported spf=pass")
+    lost = make_finding(
+        Code.CANARY_LOST, "offers@acme.dev", f"it did not arrive {hostile}", remedy="Check the spam folder."
+    )
+    for hours, found in ((12, passed), (6, lost)):
+        canary = StoredCanary(
+            sender="offers@acme.dev",
+            verdict=found.verdict,
+            findings=[msgspec.to_builtins(found)],
+            ended_at=now - timedelta(hours=hours),
+        )
+        save_canary(connection, canary)
     since = now - timedelta(hours=24)
     save_hold(connection, SenderHold(sender="offers@acme.dev", reason=hostile, failing_since=since, held_at=now))
     save_hold(

@@ -54,6 +54,21 @@ async def test_the_state_of_each_sender_leads_to_its_findings(console: Console) 
     assert (await http.get("/domains/sender?address=other%40acme.dev")).status_code == 409
 
 
+async def test_the_canary_of_a_sender_is_shown_with_those_before(console: Console) -> None:
+    await asyncio.to_thread(fill, console.engine)
+    http = await console.client(AccessRole.VIEW)
+    page = (await http.get("/domains")).text
+    assert re.search(r'href="/domains/sender\?address=offers%40acme.dev#canary">fail', page)
+    one = (await http.get("/domains/sender?address=offers%40acme.dev")).text
+    section = one[one.index('id="canary"') : one.index('id="changes"')]
+    assert "it did not arrive" in section
+    assert "Check the spam folder." in section
+    assert "the receiver reported spf=pass" in section
+    assert "<script>alert" not in one
+    other = (await http.get("/domains/sender?address=news%40example.com")).text
+    assert "there is no mailbox for them" in other
+
+
 async def test_every_number_of_a_report_leads_to_rows_that_sum_to_it(console: Console) -> None:
     await asyncio.to_thread(fill, console.engine)
     http = await console.client(AccessRole.VIEW)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from email.parser import BytesHeaderParser
 from typing import NamedTuple
 
 import sqlalchemy as sa
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from postroad.bounce.sources.poll import open_source
 from postroad.canary.compare import compare, expected_results
@@ -29,6 +29,8 @@ from postroad.mail.message import Message, MessageSource, SenderIdentity, compil
 from postroad.mail.token import TokenSigner
 from postroad.senders.dns_health import identity_of
 from postroad.settings import CanarySettings, Settings, SourceSettings
+from postroad.store.canary_report import StoredCanary, save_canary
+from postroad.store.engine import write
 
 PAGE = 50
 MAX_PAGES = 20
@@ -61,7 +63,7 @@ async def send_canary(
     clock: Clock,
     environ: Mapping[str, str],
 ) -> CanaryReport:
-    """Send a sender's canary, wait for it, and compare the receiver's results with DNS.
+    """Send a sender's canary, wait for it, compare the receiver's results with DNS, and store what was found.
 
     Args:
         settings: The settings.
@@ -77,28 +79,38 @@ async def send_canary(
 
     Raises:
         ConfigError: The settings name no mailbox for canaries, or it cannot be opened.
-        UnavailableError: The server of the mailbox is unavailable.
+        UnavailableError: The server of the mailbox or the database is unavailable.
     """
     canary = settings.canary
     if canary is None:
         raise ConfigError("there is no mailbox for canaries", where="canary", remedy="Add a section [canary].")
     probe = _Probe(settings, name, engine, resolver, signer, clock, environ)
     address = settings.sender(name).address
+    report = CanaryReport(sender=name, findings=tuple(await _find(probe, canary, address)))
+    await asyncio.to_thread(_save, engine, address, report, clock.now())
+    return report
+
+
+async def _find(probe: _Probe, canary: CanarySettings, address: str) -> Sequence[Finding]:
     expected = await probe.expected_results()
     token = secrets.token_hex(16)
     error = await probe.send(canary.address, token)
     if error is not None:
-        return CanaryReport(sender=name, findings=(make_finding(Code.CANARY_REFUSED, address, error),))
-    raw = await _wait_for_canary(canary, token, clock)
+        return [make_finding(Code.CANARY_REFUSED, address, error)]
+    raw = await _wait_for_canary(canary, token, probe.clock)
     if raw is None:
         seen = f"it was accepted, but was not in the mailbox within {canary.wait_ms / 1000:g} s"
         remedy = "Check the spam folder, and the log of the route's host."
-        return CanaryReport(sender=name, findings=(make_finding(Code.CANARY_LOST, address, seen, remedy=remedy),))
+        return [make_finding(Code.CANARY_LOST, address, seen, remedy=remedy)]
     results = parse_results(raw, canary.authserv_id)
-    return CanaryReport(
-        sender=name,
-        findings=tuple(compare(results, expected, sender=address, authserv_id=canary.authserv_id)),
-    )
+    return compare(results, expected, sender=address, authserv_id=canary.authserv_id)
+
+
+def _save(engine: sa.Engine, address: str, report: CanaryReport, now: datetime) -> None:
+    findings = [to_builtins(finding) for finding in report.findings]
+    row = StoredCanary(sender=address, verdict=report.verdict, findings=findings, ended_at=now)
+    with write(engine) as connection:
+        save_canary(connection, row)
 
 
 class _Probe(NamedTuple):

@@ -17,6 +17,7 @@ from postroad.dns.finding import RecordVerdict
 from postroad.dns.identity import is_reserved
 from postroad.dns.show import to_fix
 from postroad.errors import unknown_name
+from postroad.read_model.canaries import CanaryState, canaries_of, last_canaries
 from postroad.read_model.domains import DomainState, domain_history, domain_states
 from postroad.read_model.mail_reports import ReportWindow, dmarc_rows, dmarc_sources, tls_results, tls_rows
 from postroad.read_model.page import Page
@@ -69,10 +70,11 @@ async def overview(visit: CurrentVisit, window: ReportWindow = ReportWindow.MONT
     """Show the last DNS check of each sender, what to fix, and what receivers report."""
     addresses = _addresses(visit.parts.settings)
     since = visit.parts.now() - window.length
-    states, sources, results = await visit.read(_read_overview, addresses, since)
+    states, canaries, sources, results = await visit.read(_read_overview, addresses, since)
     return visit.page(
         "domains.html",
         states=states,
+        canaries=canaries,
         to_fix={state.sender: to_fix(state.findings) for state in states},
         unchecked={state.sender for state in states if is_reserved(state.domain)},
         sources=sources,
@@ -86,9 +88,10 @@ async def overview(visit: CurrentVisit, window: ReportWindow = ReportWindow.MONT
 
 def _read_overview(
     connection: sa.Connection, addresses: list[str], since: datetime
-) -> tuple[list[DomainState], Page[DmarcSource], Page[TlsResult]]:
+) -> tuple[list[DomainState], dict[str, CanaryState], Page[DmarcSource], Page[TlsResult]]:
     return (
         domain_states(connection, addresses),
+        last_canaries(connection, addresses),
         dmarc_sources(connection, since, limit=FIRST_ROWS),
         tls_results(connection, since, limit=FIRST_ROWS),
     )
@@ -105,6 +108,8 @@ async def sender(visit: CurrentVisit, address: NameText) -> Response:
         "domains_sender.html",
         state=state,
         history=await visit.read(domain_history, address),
+        canaries=await visit.read(canaries_of, address),
+        has_mailbox=visit.parts.settings.canary is not None,
         to_fix=to_fix(state.findings),
         reserved=is_reserved(state.domain),
         tones=VERDICT_TONES,
