@@ -114,7 +114,7 @@ async def record_consents_(consents: ConsentsInput, caller: CallerParameter) -> 
     named by their index, and the others are recorded.
     """
     given = [GivenConsent(**consent.model_dump()) for consent in consents.consents]
-    with caller.act("consent.record", f"{len(given):,} consents") as act:
+    async with caller.act("consent.record", f"{len(given):,} consents") as act:
         done = await asyncio.to_thread(record_given, caller.parts.context, given, by=f"API key {caller.key.name}")
         act.count = done.recorded
     errors = [RowProblem(index=fault.index, field=fault.field, message=fault.message) for fault in done.faults]
