@@ -176,7 +176,7 @@ async def test_a_campaign_that_ended_cannot_be_launched(console: Console, engine
     assert (await http.post("/launch/old/start", data={"shown": "x"})).status_code == 409
 
 
-VARIANTS = """
+WITH_WINNER = """
     variants:
       - {name: question, share: 70, subject: "Shall we plant, {{ name|default('you') }}?"}
       - {name: plain, share: 30}
@@ -188,7 +188,7 @@ async def test_a_launch_and_its_approval_show_the_variants(
     console: Console, project: CampaignProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
-    campaign = HTML_CAMPAIGN.replace("    html: hello.html\n", f"    html: hello.html{VARIANTS}", 1)
+    campaign = HTML_CAMPAIGN.replace("    html: hello.html\n", f"    html: hello.html{WITH_WINNER}", 1)
     project.apply(campaign + "approval: always\n")
     with read(console.engine) as connection:
         described = describe_variants(planned_variants(connection, "spring"))

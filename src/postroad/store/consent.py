@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlmodel import Field
@@ -77,7 +77,7 @@ def record_consents(connection: sa.Connection, consents: Sequence[NewConsent], b
         f"SELECT new.address, new.domain, '{{}}', :now FROM {new} WHERE true ON CONFLICT (address) DO NOTHING"
     ).bindparams(sa.bindparam("now", type_=UtcDateTime()))
     connection.execute(insert, {"now": now, **parameters})
-    columns = {
+    columns: dict[str, sa.types.TypeEngine[Any]] = {
         "address": sa.Text(),
         "audience_id": sa.BigInteger(),
         "given_at": UtcDateTime(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -45,7 +45,7 @@ class ImportedMember(NamedTuple):
     joined_at: datetime | None
 
 
-_COLUMNS = (
+_COLUMNS: tuple[sa.ColumnClause[Any], ...] = (
     sa.column("number", sa.Integer()),
     sa.column("address", sa.Text()),
     sa.column("audience", sa.Text()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from msgspec import Struct
@@ -41,7 +41,7 @@ class MovedTouch(NamedTuple):
     at: datetime
 
 
-class Move(NamedTuple):
+class SenderChange(NamedTuple):
     """From which sender to which one touches of a step went, and why."""
 
     step_id: int
@@ -50,7 +50,7 @@ class Move(NamedTuple):
     why: str
 
 
-_MOVED_COLUMNS = (
+_MOVED_COLUMNS: tuple[sa.ColumnClause[Any], ...] = (
     *(sa.column(name, sa.Text()) for name in ("from_sender", "sender", "why", "state")),
     sa.column("n", sa.Integer()),
     *(sa.column(name, UtcDateTime()) for name in ("first_at", "last_at")),
@@ -99,7 +99,7 @@ def _moved_of_step(connection: sa.Connection, step: Step, newest: int) -> Sequen
     return list(found.values())
 
 
-def moved_page(connection: sa.Connection, move: Move, *, before: int, limit: int) -> list[MovedTouch]:
+def moved_page(connection: sa.Connection, move: SenderChange, *, before: int, limit: int) -> list[MovedTouch]:
     """Return the touches of a move whose ids are smaller than ``before``, the last one first."""
     names = sa.text("SELECT name, id FROM sender WHERE name IN (:from_sender, :sender)")
     senders = {row.name: row.id for row in connection.execute(names, move._asdict())}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -82,7 +84,7 @@ def _replace_audience_count(on_sqlite: bool) -> None:
     _count(on_sqlite, {"table": "audience_member", "counts": "audience_count", "number": "members"}, keys)
 
 
-def _create_counts(name: str, second_key: sa.Column[object], number: str) -> None:
+def _create_counts(name: str, second_key: sa.Column[Any], number: str) -> None:
     op.create_table(
         name,
         sa.Column("audience_id", sa.BigInteger(), nullable=False),
