@@ -140,8 +140,13 @@ def test_a_dump_that_cannot_be_restored_is_an_error(engine: sa.Engine, tmp_path:
     made = back_up(engine, tmp_path / "backup.tar")
     for contents in (of_dump(lambda it: it[: len(it) * 3 // 4]), of_dump(lambda it: b"x" * len(it))):
         rewrite(made.file, contents=contents)
-        with pytest.raises(PostroadError, match=r"cannot be restored: .|is no backup, or it was cut"):
+        with pytest.raises(PostroadError) as raised:
             check(engine, made.file)
+        if engine.dialect.name == "sqlite":
+            assert isinstance(raised.value, DataError)
+        else:
+            assert raised.value.message.startswith("the backup cannot be restored: ")
+            assert raised.value.exit_code == 1
     assert not left_in(temporary_folder)
     assert not scratch_databases(engine)
 
