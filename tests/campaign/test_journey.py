@@ -36,6 +36,7 @@ from tests.campaign.journeys import (
     step_on,
 )
 from tests.campaign.project import CAMPAIGN, NOW, CampaignProject
+from tests.store.rows import add_newest_touch
 
 DAY = timedelta(days=1)
 
@@ -266,6 +267,8 @@ def test_the_enrolments_of_an_old_campaign_are_deleted_with_its_touches_and_its_
     step_on(project, NOW)
     assert finish_if_done(project.engine, "spring", NOW)
     before = summary(project.engine, "spring")
+    with write(project.engine) as connection:
+        add_newest_touch(connection)
     later = NOW + 400 * DAY
     assert delete_old(project.engine, Before(later, later, later), later).touches == 3
     assert places(project) == {}

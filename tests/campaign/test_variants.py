@@ -27,6 +27,7 @@ from postroad.store.suppression import SuppressionReason, suppress_now
 from postroad.store.variant import counts_by_variant, fold_variant_counts
 from postroad.store.variant_split import VariantSplit, content_of, split_of
 from tests.campaign.project import CAMPAIGN, NOW, TEXT, CampaignProject
+from tests.store.rows import add_newest_touch
 
 SIGNER = TokenSigner(SecretStr("a key that is only used in tests"))
 VARIANTS = """
@@ -142,6 +143,7 @@ def test_outcomes_count_once_and_stay_when_touches_are_deleted(project: Campaign
     with write(project.engine) as connection:
         fold_variant_counts(connection)
         connection.execute(sa.text("UPDATE campaign SET state = 'finished', finished_at = launched_at"))
+        add_newest_touch(connection)
     late = NOW + timedelta(days=9)
     assert delete_old(project.engine, Before(late, late, late), late).touches == 38  # Two unsubscribed.
     assert variant_report(project.engine, "spring").steps[0].variants == before

@@ -115,6 +115,12 @@ def add_touch(
     return touch_id
 
 
+def add_newest_touch(connection: sa.Connection) -> int:
+    """Add a touch of a campaign that runs, the newest of all: no retention deletes the newest."""
+    campaign, [step] = add_campaign(connection)
+    return add_touch(connection, campaign, step, TouchState.ACCEPTED)
+
+
 _FOLLOWED = sa.text(
     "UPDATE touch SET follow_up = true WHERE id = :id AND EXISTS (SELECT 1 FROM step JOIN step AS later "
     "ON later.campaign_id = step.campaign_id AND later.position > step.position AND later.kind = 'email' "

@@ -89,7 +89,8 @@ def test_old_events_go_and_unsubscribes_stay_for_good(engine: sa.Engine) -> None
 @pytest.mark.parametrize("scope", UnsubscribeScope)
 def test_the_unsubscribe_link_of_a_deleted_touch_works(engine: sa.Engine, scope: UnsubscribeScope) -> None:
     _, [touch] = finished(engine, TouchState.ACCEPTED)
-    delete_old(engine, ALL_OLD, LATER)
+    finished(engine, TouchState.ACCEPTED, name="recent", at=LATER)
+    assert delete_old(engine, ALL_OLD, LATER).touches == 1
     with write(engine) as connection:
         done = unsubscribe_touch(connection, touch, "one click", LATER, scope)
     assert done is not None
@@ -97,8 +98,18 @@ def test_the_unsubscribe_link_of_a_deleted_touch_works(engine: sa.Engine, scope:
     assert [listed.reason for listed in suppressions(engine)] == ["unsubscribe"]
 
 
+def test_no_touch_gets_the_id_of_a_deleted_one(engine: sa.Engine) -> None:
+    _, touches = finished(engine, TouchState.ACCEPTED, TouchState.BOUNCED)
+    assert delete_old(engine, ALL_OLD, LATER).touches == 1, "the newest stays"
+    assert ids(engine) == touches[1:]
+    _, [recent] = finished(engine, TouchState.ACCEPTED, name="recent", at=LATER)
+    assert recent > touches[1]
+    assert ids(engine, "past_touch") == touches[:1]
+
+
 def test_nothing_mails_a_second_time_what_was_deleted(engine: sa.Engine) -> None:
     campaign, touches = finished(engine, TouchState.ACCEPTED, TouchState.DEAD)
+    _, recent = finished(engine, TouchState.ACCEPTED, name="recent", at=LATER)
     with write(engine) as connection:
         connection.execute(
             sa.text(
@@ -109,14 +120,14 @@ def test_nothing_mails_a_second_time_what_was_deleted(engine: sa.Engine) -> None
             )
         )
     delete_old(engine, ALL_OLD, LATER)
-    assert ids(engine) == []
+    assert ids(engine) == recent
     assert launch(engine, "old", LATER).already
     assert advance(engine, "old", LATER) == 0
     with write(engine) as connection:
         assert requeue_dead(connection, touches) == {}
         assert due_touches(connection, campaign, after_id=0, until=LATER, limit=10) == []
         assert admit(connection, [Claim(touch, 1) for touch in touches]) == set()
-    assert ids(engine) == []
+    assert ids(engine) == recent
 
 
 def test_a_replay_that_opens_a_campaign_again_keeps_its_touches(engine: sa.Engine) -> None:
