@@ -15,7 +15,7 @@ from tests.attacks.test_state_folder import modes
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600)]  # Two demos, each within its 240 s.
 
 
 def run_demo(state_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
