@@ -112,7 +112,7 @@ READS: dict[str, Read] = {
     "lists of people": lambda connection, _now, n: (
         audience_members(connection, "everyone"),
         imports(connection, "everyone"),
-        import_refusals(connection, 1),
+        import_refusals(connection, "everyone", 1),
         suppressions_of_reason(connection, list(SuppressionReason)[n % len(SuppressionReason)]),
     ),
 }

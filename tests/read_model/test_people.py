@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from postroad.campaign.audience import import_file
+from postroad.errors import StateError
+from postroad.read_model.page import Page
 from postroad.read_model.people import (
     audience_members,
     audiences,
@@ -17,6 +20,7 @@ from postroad.read_model.people import (
     suppressions_of_reason,
 )
 from postroad.store.engine import read, write
+from postroad.store.people_page import ImportRow, RefusalRow
 from postroad.store.suppression import SuppressionReason, lift, suppress, upgrade_reason
 from tests.read_model.world import all_rows
 from tests.store.effort import effort_of
@@ -48,9 +52,15 @@ def test_members_and_refusals_have_lists_that_sum_to_their_numbers(engine: sa.En
         assert [(one.rows, one.refused) for one in of_people] == [(9, 1), (10, 3)]
         assert found["people"].last_import == of_people[0]
         for one in of_people:
-            refused = all_rows(lambda after, one=one: import_refusals(connection, one.id, after=after, limit=2))  # type: ignore[misc]
+
+            def page(after: str | None, one: ImportRow = one) -> Page[RefusalRow]:
+                return import_refusals(connection, "people", one.id, after=after, limit=2)
+
+            refused = all_rows(page)
             assert len(refused) == one.refused
             assert {row.reason for row in refused} != {""}
+            with pytest.raises(StateError, match=f"audience others has no import {one.id}"):
+                import_refusals(connection, "others", one.id)
 
 
 def test_suppressions_of_a_reason_sum_to_its_number(engine: sa.Engine) -> None:

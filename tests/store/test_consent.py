@@ -161,7 +161,7 @@ def test_numbers_of_imports_and_sources_have_lists_that_sum_to_them(
 
 
 def joined_by(connection: sa.Connection, import_id: int) -> list[ImportedMember]:
-    return all_rows(lambda after: members_of_import(connection, import_id, after=after, limit=2))
+    return all_rows(lambda after: members_of_import(connection, "people", import_id, after=after, limit=2))
 
 
 def consents_from(connection: sa.Connection, source: str | None) -> list[ConsentRow]:
@@ -200,8 +200,8 @@ def test_reads_cost_the_same_among_more_consents(engine: sa.Engine) -> None:
             assert len(audience_consents(connection, "people", f"{FORM}?1", after=page.next).rows) == 50
             assert len(audience_consents(connection, "people").rows) == 50
             assert sum(row.consents for row in consent_sources(connection, "people").rows) == last
-            joined = members_of_import(connection, 1)
-            assert len(members_of_import(connection, 1, after=joined.next).rows) == 50
+            joined = members_of_import(connection, "people", 1)
+            assert len(members_of_import(connection, "people", 1, after=joined.next).rows) == 50
             assert [row.joined for row in imports(connection, "people").rows] == [last]
             assert len(audience_members(connection, "people").rows) == 50
             found = person_consents(connection, "p1500@example.com")

@@ -15,6 +15,8 @@ from postroad.campaign.steps import NAME_PATTERN
 
 MAX_ADDRESS: Final = 320
 MAX_BIG_ID: Final = 2**63 - 1
+MAX_LIST_BYTES: Final = 10_000_000
+"""Body of a request with a list of rows."""
 MAX_PAGE: Final = 1_000
 DEFAULT_PAGE: Final = 100
 
@@ -70,6 +72,14 @@ class Answer(BaseModel):
     """A part of an answer."""
 
     model_config = ConfigDict(frozen=True)
+
+
+class RowProblem(Answer):
+    """A row that was refused. The others were not."""
+
+    index: int = Field(description="place of the row in the list, from 0")
+    field: str
+    message: str
 
 
 def problems(*kinds: ProblemKind) -> dict[int | str, dict[str, Any]]:

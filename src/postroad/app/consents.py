@@ -19,6 +19,7 @@ from postroad.mail.address import domain_of
 from postroad.store.consent import NewConsent, record_consents
 from postroad.store.consent_page import ConsentRow, consents_of_recipient
 from postroad.store.engine import read, write
+from postroad.store.keyset import LAST_ID
 from postroad.store.person_history import recipient_of_address, suppressions_with_keys
 from postroad.store.recipient import acquire_import_lock, audience_ids, audience_name
 from postroad.store.suppression import EVERYWHERE, SuppressionReason
@@ -27,7 +28,6 @@ MAX_CONSENTS: Final = 1_000
 """Consents that one call records, in one transaction; and those that a proof lists."""
 MAX_SOURCE_CHARACTERS: Final = 200
 MAX_WORDING_CHARACTERS: Final = 5_000
-_LAST: Final = 2**63 - 1
 _CLOCK_SKEW: Final = timedelta(minutes=5)
 
 
@@ -171,7 +171,7 @@ def prove(context: AppContext, address: str) -> ConsentProof:
                 remedy="Check its spelling. `postroad permission record` records a consent.",
                 missing=True,
             )
-        consents = consents_of_recipient(connection, recipient.id, before=_LAST, limit=MAX_CONSENTS)
+        consents = consents_of_recipient(connection, recipient.id, before=LAST_ID, limit=MAX_CONSENTS)
         if not consents:
             raise StateError(
                 f"no consent of {address} is known",

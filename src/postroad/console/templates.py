@@ -58,7 +58,7 @@ def static_files() -> Mapping[str, StaticFile]:
 
 
 class _CompiledTemplates(BytecodeCache):
-    """Templates that this process compiled: a page takes up to a fifth of a second at first."""
+    """Templates that this process compiled, for the consoles that it opens one after the other, as tests do."""
 
     def __init__(self) -> None:
         self._code: dict[tuple[str, str], CodeType | None] = {}

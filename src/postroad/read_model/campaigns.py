@@ -15,7 +15,7 @@ from postroad.read_model.page import DEFAULT_LIMIT, Page, checked_limit, decode_
 from postroad.read_model.receivers import TrafficWindow, window_start
 from postroad.store.campaign import CampaignState, StepKind, find_campaign, steps_of
 from postroad.store.enrolment import EnrolmentState, ExitReason
-from postroad.store.keyset import keyset_sql
+from postroad.store.keyset import LAST_ID, keyset_sql
 from postroad.store.ledger import TouchState
 from postroad.store.step_page import EnrolmentRow, enrolment_ids_in_state, enrolments_by_ids, touch_ids_in_state
 from postroad.store.touch_lookup import FoundTouch, touches_by_ids
@@ -247,7 +247,7 @@ def campaign_lines(
     Raises:
         UsageError: The cursor is not one of this list.
     """
-    limit, before = checked_limit(limit), decode_cursor(after, int, _LAST)
+    limit, before = checked_limit(limit), decode_cursor(after, int, LAST_ID)
     values = {"after_id": before, "limit": limit + 1, "state": state.value if state is not None else None}
     if state is None:
         where, order_by = "id < :after_id", "id DESC"
@@ -291,7 +291,6 @@ def campaign_states(connection: sa.Connection) -> list[CampaignState]:
     ]
 
 
-_LAST = 2**63 - 1
 _CAMPAIGNS = "SELECT id, name, state, launched_at, finished_at FROM campaign WHERE NOT warmup"
 _CAMPAIGN_COLUMNS: tuple[sa.ColumnClause[Any], ...] = (
     sa.column("id", sa.Integer()),

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from msgspec import Struct
 
 from postroad.read_model.page import DEFAULT_LIMIT, Page, checked_limit, decode_cursor, to_page
+from postroad.read_model.people import require_import
 from postroad.store.consent_page import (
     ConsentRow,
     ImportedMember,
@@ -16,10 +17,9 @@ from postroad.store.consent_page import (
     imported_member_page,
 )
 from postroad.store.counts import consents_by_source
+from postroad.store.keyset import LAST_ID
 from postroad.store.person_history import Membership, memberships, recipient_of_address
 from postroad.store.recipient import find_audience
-
-_LAST = 2**63 - 1
 
 
 class SourceCount(Struct, frozen=True, kw_only=True):
@@ -86,7 +86,7 @@ def audience_consents(
         UsageError: The cursor is not one of this list.
     """
     limit = checked_limit(limit)
-    before = decode_cursor(after, int, _LAST)
+    before = decode_cursor(after, int, LAST_ID)
     audience_id = find_audience(connection, audience)
     rows = audience_consent_page(connection, audience_id, source, before=before, limit=limit + 1)
     return to_page(rows, limit, lambda row: row.number)
@@ -110,7 +110,7 @@ def person_consents(
         UsageError: The cursor is not one of this list.
     """
     limit = checked_limit(limit)
-    before = decode_cursor(after, int, _LAST)
+    before = decode_cursor(after, int, LAST_ID)
     recipient = recipient_of_address(connection, address)
     if recipient is None or recipient.id is None:
         return None
@@ -120,12 +120,13 @@ def person_consents(
 
 
 def members_of_import(
-    connection: sa.Connection, import_id: int, *, after: str | None = None, limit: int = DEFAULT_LIMIT
+    connection: sa.Connection, audience: str, import_id: int, *, after: str | None = None, limit: int = DEFAULT_LIMIT
 ) -> Page[ImportedMember]:
     """Return the members who joined by an import, in the order of their ids, as many as its ``joined`` says.
 
     Args:
         connection: A connection in a transaction.
+        audience: Name of the audience.
         import_id: The import.
         after: The cursor of the page before; None: the first page.
         limit: Rows of the page.
@@ -134,8 +135,10 @@ def members_of_import(
         The page.
 
     Raises:
+        StateError: There is no such audience, or it has no such import.
         UsageError: The cursor is not one of this list.
     """
     limit = checked_limit(limit)
+    require_import(connection, audience, import_id)
     rows = imported_member_page(connection, import_id, after=decode_cursor(after, int, 0), limit=limit + 1)
     return to_page(rows, limit, lambda row: row.recipient_id)

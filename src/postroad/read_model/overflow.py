@@ -8,9 +8,8 @@ import sqlalchemy as sa
 
 from postroad.read_model.campaigns import step_ids
 from postroad.read_model.page import DEFAULT_LIMIT, Page, checked_limit, decode_cursor, to_page
+from postroad.store.keyset import LAST_ID
 from postroad.store.overflow import MovedTouch, SenderChange, moved_page
-
-_LAST = 2**63 - 1
 
 
 class NamedMove(NamedTuple):
@@ -44,5 +43,5 @@ def moved_touches(
     limit = checked_limit(limit)
     [step_id] = step_ids(connection, name, move.step, only_emails=True)
     of = SenderChange(step_id, move.from_sender, move.sender, move.why)
-    rows = moved_page(connection, of, before=decode_cursor(after, int, _LAST), limit=limit + 1)
+    rows = moved_page(connection, of, before=decode_cursor(after, int, LAST_ID), limit=limit + 1)
     return to_page(rows, limit, lambda row: row.id)

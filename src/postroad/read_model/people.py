@@ -7,8 +7,10 @@ from datetime import datetime
 import sqlalchemy as sa
 from msgspec import Struct
 
+from postroad.errors import StateError
 from postroad.read_model.page import DEFAULT_LIMIT, Page, checked_limit, decode_cursor, to_page
 from postroad.store.counts import members_by_audience, suppressions_by_reason
+from postroad.store.keyset import LAST_ID
 from postroad.store.people_page import (
     ImportRow,
     ListedMember,
@@ -23,8 +25,6 @@ from postroad.store.people_page import (
 from postroad.store.recipient import find_audience
 from postroad.store.suppression import SuppressionReason
 from postroad.store.types import UtcDateTime
-
-_LAST = 2**63 - 1
 
 
 class AudienceFigures(Struct, frozen=True, kw_only=True):
@@ -107,18 +107,29 @@ def imports(
         UsageError: The cursor is not one of this list.
     """
     limit = checked_limit(limit)
-    before = decode_cursor(after, int, _LAST)
+    before = decode_cursor(after, int, LAST_ID)
     rows = import_page(connection, find_audience(connection, name), before=before, limit=limit + 1)
     return to_page(rows, limit, lambda row: row.id)
 
 
+def require_import(connection: sa.Connection, audience: str, import_id: int) -> None:
+    """Raise StateError if an audience has no such import, or if no audience has this name."""
+    statement = sa.text("SELECT 1 FROM audience_import WHERE id = :id AND audience_id = :audience_id")
+    values = {"id": import_id, "audience_id": find_audience(connection, audience)}
+    if connection.execute(statement, values).first() is None:
+        raise StateError(
+            f"audience {audience} has no import {import_id}", remedy="Open the list of its imports.", missing=True
+        )
+
+
 def import_refusals(
-    connection: sa.Connection, import_id: int, *, after: str | None = None, limit: int = DEFAULT_LIMIT
+    connection: sa.Connection, audience: str, import_id: int, *, after: str | None = None, limit: int = DEFAULT_LIMIT
 ) -> Page[RefusalRow]:
     """Return the refused rows of an import in the order of their ids, as many as its ``refused`` says.
 
     Args:
         connection: A connection in a transaction.
+        audience: Name of the audience.
         import_id: The import.
         after: The cursor of the page before; None: the first page.
         limit: Rows of the page.
@@ -127,9 +138,11 @@ def import_refusals(
         The page.
 
     Raises:
+        StateError: There is no such audience, or it has no such import.
         UsageError: The cursor is not one of this list.
     """
     limit = checked_limit(limit)
+    require_import(connection, audience, import_id)
     rows = refusal_page(connection, import_id, after=decode_cursor(after, int, 0), limit=limit + 1)
     return to_page(rows, limit, lambda row: row.id)
 
@@ -162,6 +175,6 @@ def suppressions_of_reason(
         UsageError: The cursor is not one of this list.
     """
     limit = checked_limit(limit)
-    before = decode_cursor(after, int, _LAST)
+    before = decode_cursor(after, int, LAST_ID)
     rows = suppression_page(connection, reason, before=before, limit=limit + 1)
     return to_page(rows, limit, lambda row: row.number)

@@ -15,7 +15,6 @@ from postroad.errors import unknown_name
 from postroad.read_model.page import DEFAULT_LIMIT, Page, checked_limit, decode_cursor, encode_cursor, to_page
 from postroad.read_model.reply_key import ReplyKey, reply_key
 from postroad.store.event_page import (
-    LAST_ID,
     OutcomeRow,
     ReceiverOutcome,
     ReplyRow,
@@ -25,6 +24,7 @@ from postroad.store.event_page import (
     outcome_page,
     outcomes_by_ids,
 )
+from postroad.store.keyset import LAST_ID
 from postroad.store.outcome import DeliveryOutcome
 from postroad.store.traffic import bucket_start, traffic_by_receiver, traffic_of_receiver
 

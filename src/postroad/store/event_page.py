@@ -12,11 +12,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from postroad.store.bulk import id_rows
-from postroad.store.keyset import keyset_sql
+from postroad.store.keyset import LAST_ID, keyset_sql
 from postroad.store.types import UtcDateTime
-
-LAST_ID = 2**63 - 1
-"""Larger than the id of any event: what happened at a time is after it."""
 
 
 class OutcomeRow(NamedTuple):

@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
+LAST_ID = 2**63 - 1
+"""Larger than any id: a list whose newest row comes first begins before it."""
+
 
 class KeysetSql(NamedTuple):
     """A condition for WHERE, and the columns for ORDER BY."""

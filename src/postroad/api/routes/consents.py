@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import Field
@@ -12,6 +12,7 @@ from postroad.api.access import ApiRoute, needs
 from postroad.api.fields import (
     DEFAULT_PAGE,
     MAX_ADDRESS,
+    MAX_LIST_BYTES,
     WITH_BODY,
     AddressPath,
     Answer,
@@ -21,12 +22,12 @@ from postroad.api.fields import (
     Input,
     InputTime,
     Limit,
+    RowProblem,
     Time,
     problems,
 )
 from postroad.api.pages import number_of, page_of
 from postroad.api.problems import ProblemKind
-from postroad.api.routes.recipients import MAX_LIST_BYTES, RowProblem
 from postroad.app.consents import (
     MAX_CONSENTS,
     MAX_SOURCE_CHARACTERS,
@@ -39,11 +40,10 @@ from postroad.campaign.steps import NAME_PATTERN
 from postroad.settings import AccessRole
 from postroad.store.consent_page import ConsentRow, audience_consent_page, consents_of_recipient
 from postroad.store.engine import read
+from postroad.store.keyset import LAST_ID
 from postroad.store.recipient import find_audience
 
 router = APIRouter(route_class=ApiRoute, tags=["consents"])
-
-_LAST: Final = 2**63 - 1
 
 
 class ConsentInput(Input):
@@ -166,7 +166,7 @@ async def list_audience_consents(
 
 def _number(caller: CallerParameter, kind: str, cursor: str | None) -> int:
     number = number_of(caller.parts.cursors.read(kind, cursor))
-    return _LAST if number is None else number
+    return LAST_ID if number is None else number
 
 
 def _page(caller: CallerParameter, kind: str, found: list[ConsentRow], limit: int) -> ConsentPage:

@@ -12,6 +12,7 @@ from postroad.api.access import ApiRoute, needs
 from postroad.api.fields import (
     DEFAULT_PAGE,
     MAX_ADDRESS,
+    MAX_LIST_BYTES,
     WITH_BODY,
     AddressPath,
     Answer,
@@ -21,6 +22,7 @@ from postroad.api.fields import (
     Input,
     InputTime,
     Limit,
+    RowProblem,
     Time,
     problems,
 )
@@ -38,7 +40,6 @@ router = APIRouter(route_class=ApiRoute, tags=["recipients"])
 
 MAX_EVENTS: Final = 5_000
 """Events of one call, in one transaction."""
-MAX_LIST_BYTES: Final = 10_000_000
 
 Fields = Annotated[
     dict[str, str], Field(description="merge fields by name", examples=[{"first_name": "Ada", "plan": "trial"}])
@@ -83,14 +84,6 @@ class MembersInput(Input):
     """Members to add."""
 
     members: list[MemberInput] = Field(min_length=1, max_length=MAX_MEMBERS)
-
-
-class RowProblem(Answer):
-    """A row that was refused. The others were not."""
-
-    index: int = Field(description="place of the row in the list, from 0")
-    field: str
-    message: str
 
 
 class MembersAdded(Answer):

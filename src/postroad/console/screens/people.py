@@ -83,7 +83,7 @@ async def imports_of(visit: CurrentVisit, name: str, after: str | None = None) -
 @screen.get("/people/audiences/{name}/imports/{import_id}", role=AccessRole.VIEW)
 async def refusals(visit: CurrentVisit, name: str, import_id: int, after: str | None = None) -> Response:
     """Show the rows that an import refused."""
-    rows = await visit.read(people.import_refusals, import_number(import_id), after=after)
+    rows = await visit.read(people.import_refusals, name, import_number(import_id), after=after)
     return visit.page("people_refusals.html", name=name, import_id=import_id, rows=rows, first=after is None)
 
 

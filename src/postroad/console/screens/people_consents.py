@@ -64,5 +64,5 @@ async def sources_of(visit: CurrentVisit, name: str, after: str | None = None) -
 @screen.get("/people/audiences/{name}/imports/{import_id}/members", role=AccessRole.VIEW)
 async def joined_by(visit: CurrentVisit, name: str, import_id: int, after: str | None = None) -> Response:
     """Show the members who joined by an import, with their lines in its file."""
-    page = await visit.read(consents.members_of_import, import_number(import_id), after=after)
+    page = await visit.read(consents.members_of_import, name, import_number(import_id), after=after)
     return visit.page("people_joined.html", name=name, import_id=import_id, page=page, first=after is None)
