@@ -58,6 +58,8 @@ from postroad.warmup.day import close_day
 from postroad.warmup.identity import identities
 
 BATCH = 1_000
+SLOW_S = 0.25
+"""A site with a longer transaction is described on standard error."""
 LATER = NOW + timedelta(days=2_000)
 
 Operation = Callable[[LargeLedger], None]
@@ -378,6 +380,8 @@ def measure(engine: sa.Engine, size: int) -> dict[str, Transaction]:
                 f"longest transaction {longest_s * 1000:.0f} ms",
                 file=sys.stderr,
             )
+    for line in watch.describe_slow(SLOW_S):
+        print(f"{size:,} touches, {line}", file=sys.stderr)
     mine = ("benchmarks.", "elsewhere")
     return {site: worst for site, worst in watch.worst().items() if not site.startswith(mine)}
 

@@ -37,6 +37,8 @@ class Effort(Struct, frozen=True, kw_only=True):
 QUICK = Effort(rounds=1, work_s=0.7, queued_jobs=5_000)
 
 FEWEST, MOST = 1_000, 200_000
+TRIAL = 4_000
+"""Jobs by which the pace is estimated. The fastest handles a thousand before it reports for the first time."""
 WARM = 0.2
 """Part of the jobs that goes before the measured ones."""
 
@@ -111,8 +113,8 @@ async def _enter(
     grown = await server.memory_bytes() - before
     comparison.samples[BYTES.name][name].append(grown / effort.queued_jobs - PAYLOAD_BYTES)
     await server.empty()
-    await contestant.enqueue(server.url, warm=0, jobs=FEWEST, payload_bytes=PAYLOAD_BYTES)
-    pace = await contestant.work(server.url, warm=FEWEST // 5, jobs=FEWEST - FEWEST // 5, workers=1)
+    await contestant.enqueue(server.url, warm=0, jobs=TRIAL, payload_bytes=PAYLOAD_BYTES)
+    pace = await contestant.work(server.url, warm=TRIAL // 5, jobs=TRIAL - TRIAL // 5, workers=1)
     jobs[name] = round(min(max(pace.jobs_per_s * effort.work_s, FEWEST), MOST))
     running[name] = contestant
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import median
 from types import FrameType
 from typing import Any
 
@@ -48,6 +50,22 @@ class Watch:
             if each.writes:  # What only reads holds no lock.
                 known.seconds = max(known.seconds, each.seconds)
         return found
+
+    def describe_slow(self, over_s: float) -> list[str]:
+        """Return, for each site with a write transaction longer than a time, how long its transactions took.
+
+        A median far below the longest says that something else stopped the transaction, such as a checkpoint.
+        """
+        times: defaultdict[str, list[float]] = defaultdict(list)
+        for each in self.transactions:
+            if each.writes:
+                times[each.site].append(each.seconds * 1000)
+        return [
+            f"{site}: {len(found)} transactions, median {median(found):.1f} ms, longest "
+            f"{', '.join(f'{ms:.0f}' for ms in sorted(found)[-5:])} ms"
+            for site, found in times.items()
+            if max(found) > over_s * 1000
+        ]
 
 
 @contextmanager

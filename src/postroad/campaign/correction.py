@@ -24,13 +24,15 @@ from postroad.store.engine import read, write
 from postroad.store.ledger import LIVE, TouchState
 from postroad.store.recipient import AudienceImport
 from postroad.store.touch_count import counts_by_step
-from postroad.store.touch_page import PAGE, touch_pages
+from postroad.store.touch_page import touch_pages
 from postroad.store.touches.transitions import states_sql
 from postroad.store.types import UtcDateTime
 from postroad.store.variant_split import variant_names
 
 _SOURCE = "correction of campaign "
 """Beginning of the path of the import that stands for the touches."""
+STEP = 400
+"""Members that one transaction adds or removes."""
 
 
 class CorrectsDefinition(Strict):
@@ -84,9 +86,9 @@ def prepare_correction(
         reached = [
             touch.recipient_id for touch in page if touch.state in wanted and corrects.variant in (None, touch.variant)
         ]
-        if reached:
+        for start in range(0, len(reached), STEP):
             with write(engine) as connection:
-                _add(connection, audience_id, import_id, reached, now)
+                _add(connection, audience_id, import_id, reached[start : start + STEP], now)
     return Correction(
         row=_row(campaign, step_id, corrects), audience_id=campaign.permission_audience_id or campaign.audience_id
     )
@@ -210,7 +212,7 @@ def _remove_others(engine: sa.Engine, audience_id: int, import_id: int, reached:
     after = 0
     while True:
         with read(engine) as connection:
-            members = connection.execute(page, {**values, "after": after, "limit": PAGE}).all()
+            members = connection.execute(page, {**values, "after": after, "limit": STEP}).all()
         if not members:
             return
         last = members[-1].recipient_id

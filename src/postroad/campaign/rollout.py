@@ -117,11 +117,6 @@ def _mix(recipient_id: int, seed: int) -> int:
     return word ^ (word >> 31)
 
 
-class _Drawable(NamedTuple):
-    touch_id: int
-    share: int | None
-
-
 def draw_audience(
     engine: sa.Engine, campaign: Campaign, rollout: Rollout, step_id: int, source_field: str
 ) -> list[RolloutShare]:
@@ -140,17 +135,14 @@ def draw_audience(
     assert campaign.id is not None  # noqa: S101  (read from its table)
     strata, touches = _read_strata(engine, campaign.id, step_id, source_field)
     drawn = draw(strata, rollout.shares, campaign.id)
-    changed = [
-        DrawnTouch(touch.touch_id, drawn[recipient_id])
-        for recipient_id, touch in touches.items()
-        if touch.share != drawn[recipient_id]
-    ]
+    changed = [(touch_id, drawn[id_]) for id_, (touch_id, share) in touches.items() if share != drawn[id_]]
     for start in range(0, len(changed), DRAW_STEP):
+        step = [DrawnTouch(*each) for each in changed[start : start + DRAW_STEP]]
         with write(engine) as connection:
             current = find_campaign(connection, campaign.name, for_update=True)
             if current.state is not CampaignState.DRAFT:
                 break  # A concurrent launch has finished, or it was cancelled.
-            draw_shares(connection, changed[start : start + DRAW_STEP])
+            draw_shares(connection, step)
     people = [0] * rollout.last
     for share in drawn.values():
         people[share - 1] += 1
@@ -162,9 +154,11 @@ def draw_audience(
 
 def _read_strata(
     engine: sa.Engine, campaign_id: int, step_id: int, source_field: str
-) -> tuple[dict[Stratum, list[int]], dict[int, _Drawable]]:
+) -> tuple[dict[Stratum, list[int]], dict[int, tuple[int, int | None]]]:
+    """Return the recipients of each stratum, and the touch and the share of each recipient."""
     strata: defaultdict[Stratum, list[int]] = defaultdict(list)
-    touches: dict[int, _Drawable] = {}
+    # Plain tuples: the garbage collector does not look through a million of them while a transaction is open.
+    touches: dict[int, tuple[int, int | None]] = {}
     after = 0
     while True:
         with read(engine) as connection:
@@ -177,7 +171,7 @@ def _read_strata(
         for key in keys:
             one = withheld[key.touch_id]
             strata[Stratum(key.source, provider_of(key.domain, key.provider))].append(one.recipient_id)
-            touches[one.recipient_id] = _Drawable(one.touch_id, one.share)
+            touches[one.recipient_id] = (one.touch_id, one.share)
 
 
 def release_open_shares(engine: sa.Engine, campaign: Campaign, email: EmailPlan) -> int:

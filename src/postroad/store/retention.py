@@ -24,6 +24,8 @@ from postroad.store.types import BIG_ID, StoredRow, UtcDateTime
 
 STEP = 1_000
 """Rows that one transaction deletes."""
+ENROLMENTS = 500
+"""Enrolments that one transaction deletes, with their counts."""
 
 
 class PastTouch(StoredRow, table=True):
@@ -174,7 +176,7 @@ def _delete_enrolments(engine: sa.Engine, campaign_id: int) -> bool:
     after = 0
     while True:
         with read(engine) as connection:
-            page = enrolment_page(connection, campaign_id, after=after, limit=STEP)
+            page = enrolment_page(connection, campaign_id, after=after, limit=ENROLMENTS)
         if not page:
             return True
         after = page[-1].recipient_id

@@ -14,7 +14,7 @@ from postroad.store.recipient import place_sql
 from postroad.store.text import storable_text
 from postroad.store.types import BIG_ID, StoredRow, UtcDateTime
 
-STEP = 500
+STEP = 300
 """Touches that one transaction draws or releases."""
 
 
