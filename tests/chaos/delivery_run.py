@@ -246,22 +246,32 @@ def _lock_database(site: Site, seconds: float) -> None:
 
 
 async def _finish(scene: DeliveryScene) -> None:
-    """Rebuild as the guide says, and wait until no touch changes, or until the timeout."""
+    """Rebuild as the guide says: now, and again when the surviving workers have reported what they had in hand.
+
+    It waits until every touch has ended, or until the timeout.
+    """
     await _rebuild(scene)
     with suppress(TimeoutError):
         async with asyncio.timeout(FINISH_S):
-            while not await _at_rest(scene.site):
+            while True:
+                moving, waiting = await _unfinished(scene.site)
+                if not moving and not waiting:
+                    return
+                if not moving:
+                    await _rebuild(scene)
                 await asyncio.sleep(0.5)
 
 
-async def _at_rest(site: Site) -> bool:
-    with suppress(UnavailableError):
-        async with site.context() as context:
-            stats = await (await context.queue(SEND_QUEUE)).stats()
-            current = await asyncio.to_thread(summary, context.engine, "trial")
-        moving = stats.queued + stats.scheduled + stats.in_flight + sum(g.pending + g.unread for g in stats.groups)
-        return not moving and not any(n for state, n in current.counts.items() if not state.ended)
-    return False
+async def _unfinished(site: Site) -> tuple[int, int]:
+    """Return the jobs and events that the queue still has, and the touches that have not ended."""
+    while True:
+        with suppress(UnavailableError):
+            async with site.context() as context:
+                stats = await (await context.queue(SEND_QUEUE)).stats()
+                current = await asyncio.to_thread(summary, context.engine, "trial")
+            moving = stats.queued + stats.scheduled + stats.in_flight + sum(g.pending + g.unread for g in stats.groups)
+            return moving, sum(n for state, n in current.counts.items() if not state.ended)
+        await asyncio.sleep(0.5)
 
 
 async def _compare(setting: Setting, scene: DeliveryScene) -> Result:
