@@ -178,7 +178,7 @@ async def test_apply_lists_the_campaign_in_the_form(
     try:
         for names, warning in ((["one"], NEW_AUDIENCE), (["two", "one"], "")):
             done = run_command(
-                server.checkout, dict(os.environ), "campaign", "apply", write_campaign(tmp_path, names[0])
+                server.files, dict(os.environ), "campaign", "apply", write_campaign(tmp_path, names[0])
             )
             assert done.returncode == 0, done.stderr
             assert done.stderr == warning
