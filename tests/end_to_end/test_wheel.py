@@ -47,6 +47,7 @@ class InstalledWheel:
 
     folder: Path
     files: Sequence[str]
+    files_of_direct_build: Sequence[str]
     files_of_sdist: Sequence[str]
 
     @property
@@ -96,16 +97,17 @@ def wheel() -> Iterator[InstalledWheel]:
 
         copy_checkout(folder / "source")
         build("build", "--python", sys.executable, "--out-dir", "dist", "source")
+        build("build", "--python", sys.executable, "--out-dir", "direct", "--wheel", "source")
         shutil.rmtree(folder / "source")
-        [sdist], [built] = (list((folder / "dist").glob(pattern)) for pattern in ("*.tar.gz", "*.whl"))
+        [sdist], [built], [direct] = (list(folder.glob(name)) for name in ("dist/*.gz", "dist/*.whl", "direct/*.whl"))
         locked = ("--frozen", "--no-dev", "--no-emit-project", "--no-hashes", "--project", str(ROOT))
         build("export", *locked, "--output-file", "locked.txt")
         build("venv", "--python", sys.executable, "venv")
         build("pip", "install", "--python", "venv/bin/python", "--no-deps", "-r", "locked.txt", str(built))
         build("pip", "check", "--python", "venv/bin/python")
-        with zipfile.ZipFile(built) as archive, tarfile.open(sdist) as source:
-            files, files_of_sdist = archive.namelist(), [name.partition("/")[2] for name in source.getnames()]
-        yield InstalledWheel(folder, files, files_of_sdist)
+        with zipfile.ZipFile(built) as one, zipfile.ZipFile(direct) as other, tarfile.open(sdist) as source:
+            of_sdist = [name.partition("/")[2] for name in source.getnames()]
+            yield InstalledWheel(folder, one.namelist(), other.namelist(), of_sdist)
 
 
 def test_the_wheel_has_the_package_and_the_project_files(wheel: InstalledWheel) -> None:
@@ -114,10 +116,11 @@ def test_the_wheel_has_the_package_and_the_project_files(wheel: InstalledWheel) 
     expected = {path.relative_to(ROOT / "src").as_posix() for path in package if "__pycache__" not in path.parts}
     expected |= {f"postroad/_project/{path.relative_to(ROOT).as_posix()}" for path in project}
     assert {name for name in wheel.files if not re.match(r"postroad-[\d.]+\.dist-info/", name)} == expected
+    assert sorted(wheel.files) == sorted(wheel.files_of_direct_build), "it differs from the wheel of the sdist"
 
 
 def test_files_of_the_owner_are_not_built(wheel: InstalledWheel) -> None:
-    for built in (wheel.files, wheel.files_of_sdist):
+    for built in (wheel.files, wheel.files_of_direct_build, wheel.files_of_sdist):
         assert len(built) > 500
         assert {Path(name).name for name in built} & {Path(name).name for name in OF_THE_OWNER} == set()
         parts = {part for name in built for part in Path(name).parts}

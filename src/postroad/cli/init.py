@@ -17,14 +17,11 @@ examples/welcome   a campaign of two emails to 1,000 made-up people
 examples/trial     a journey, for `postroad demo trial`
 .gitignore         keeps the state folder .postroad out of git
 
-Next:
-"""
+Next:"""
 
 
 def init(
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder to make, such as my-mail. One that exists must be empty.")
-    ],
+    folder: Annotated[Path, typer.Argument(help="Folder to make, such as my-mail. One that exists must be empty.")],
     as_json: JsonOption = False,
 ) -> None:
     """Make a project: a folder with settings and two example campaigns. None of its mail leaves this machine.

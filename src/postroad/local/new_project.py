@@ -40,14 +40,7 @@ def write_project(folder: Path) -> list[str]:
     draft = Path(tempfile.mkdtemp(prefix=".postroad-init-", dir=folder if exists else folder.parent))
     try:
         files = _write(draft)
-        if exists:
-            _move(draft, folder)
-        else:
-            draft.rename(folder)  # It fails if the folder was made, and is not empty, in the meantime.
-    except OSError as error:
-        if error.errno in (EEXIST, EISDIR, ENOTDIR, ENOTEMPTY):
-            raise _not_empty(folder) from None
-        raise
+        _place(draft, folder, exists=exists)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return files
@@ -88,6 +81,19 @@ def _copied(source: Path) -> Iterator[Path]:
     for name in COPIED:
         path = source / name
         yield from (file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+
+
+def _place(draft: Path, folder: Path, *, exists: bool) -> None:
+    """Rename a draft to the folder, or its entries into it. Raise StateError if the folder was filled meanwhile."""
+    try:
+        if exists:
+            _move(draft, folder)
+        else:
+            draft.rename(folder)
+    except OSError as error:
+        if error.errno in (EEXIST, EISDIR, ENOTDIR, ENOTEMPTY):
+            raise _not_empty(folder) from None
+        raise
 
 
 def _move(draft: Path, folder: Path) -> None:
