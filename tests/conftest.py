@@ -44,6 +44,7 @@ _CHAINS = {
     "tests/end_to_end/test_demo.py": "stack",
     "tests/end_to_end/test_stopped_runs.py": "stack",
     "tests/end_to_end/test_through_prefect.py": "stack",
+    "tests/end_to_end/test_wheel.py": "stack",
     "tests/prefect/": "prefect",
 }
 # These share nothing with the others of their folder.

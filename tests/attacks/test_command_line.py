@@ -44,7 +44,7 @@ PLAUSIBLE |= {
 }
 PLAUSIBLE |= {"ending": "dead", "as_": "dead", "to": "1h", "reason": "x", "reply": "550 x", "why": "x", "cap": "5"}
 PLAUSIBLE |= {"outcome": "dead", "out": "key.pem", "scope": "view", "variant": "plain"}
-PLAUSIBLE |= {"target": "backup.tar"}
+PLAUSIBLE |= {"target": "backup.tar", "folder": "my-mail"}
 PLAUSIBLE |= {"audience": "people", "source": "https://example.org/form"}
 PLAUSIBLE |= {"gate": "queue", "id_": "72", "domain": "example.invalid", "selector": "s", "by": "x"}
 SERVERS = {"worker", "recorder", "inbound", "web", "sandbox", "bounce watch", "up", "demo", "rehearse"}

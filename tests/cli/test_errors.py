@@ -133,7 +133,6 @@ def test_an_error_of_concurrent_tasks_is_reported_as_any_other(run: Run, monkeyp
 @pytest.mark.parametrize("words", [("up",), ("doctor",), ("campaign", "status"), ("advance",), ("worker",)])
 def test_a_state_folder_that_cannot_be_made_is_named(run: Run, tmp_path: Path, words: tuple[str, ...]) -> None:
     (tmp_path / "file").touch()
-    (tmp_path / "prefect.yaml").touch()
     state_dir = tmp_path / "file" / "state"
     result = run(*words, POSTROAD_STATE_DIR=str(state_dir))
     assert_said(result, 3, str(state_dir), "cannot be used")

@@ -157,6 +157,7 @@ CALLS: dict[str, Call] = {
     "webhook disable": Call(("shop", "--why", BAD)),
     "webhook secret": Call(()),
     "events export": Call(("--since", "1d", "--to", "[red]events\x1b[2J.ndjson")),
+    "init": Call(("[red]mail\x1b[2J",)),
     "dkim keygen": Call(("--domain", "example.com", "--selector", "s", "--out", "[red]key.pem")),
     "console link": Call(("--name", BAD)),
     "console user add": Call((BAD,)),

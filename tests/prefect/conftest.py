@@ -30,7 +30,7 @@ CHECKOUT = Path(__file__).parents[2]
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PrefectServer]:
     """A server on a free port, everything installed by the bootstrap, and one process worker."""
     state = tmp_path_factory.mktemp("server")
-    server = PrefectServer(state=state, checkout=CHECKOUT, port=choose_port(preferred=0))
+    server = PrefectServer(state=state, files=CHECKOUT, port=choose_port(preferred=0))
     async with Supervisor(state) as supervisor:
         with pytest.MonkeyPatch.context() as patch:
             # For its processes only, because the bootstrap lists the campaigns of the database.
@@ -113,7 +113,7 @@ class StockServer:
 async def stock(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StockServer]:
     """A server that `prefect server start` started on a fresh database."""
     state = tmp_path_factory.mktemp("stock")
-    ours = PrefectServer(state=state, checkout=CHECKOUT, port=choose_port(preferred=0))
+    ours = PrefectServer(state=state, files=CHECKOUT, port=choose_port(preferred=0))
     protection = ("_AUTH_STRING", "_CSRF_PROTECTION_ENABLED", "_CORS_ALLOWED_ORIGINS", *VACUUM)
     environment = {name: value for name, value in ours.environment().items() if not name.endswith(protection)}
     command = Command(

@@ -177,9 +177,7 @@ async def test_apply_lists_the_campaign_in_the_form(
     plain = await api.schema(DEPLOYMENT)
     try:
         for names, warning in ((["one"], NEW_AUDIENCE), (["two", "one"], "")):
-            done = run_command(
-                server.checkout, dict(os.environ), "campaign", "apply", write_campaign(tmp_path, names[0])
-            )
+            done = run_command(server.files, dict(os.environ), "campaign", "apply", write_campaign(tmp_path, names[0]))
             assert done.returncode == 0, done.stderr
             assert done.stderr == warning
             assert field_of(await api.schema(DEPLOYMENT))["anyOf"][0]["enum"] == names

@@ -18,7 +18,7 @@ from postroad.local.prefect_server import PrefectServer, choose_port
 
 @pytest.fixture
 def server(tmp_path: Path) -> PrefectServer:
-    return PrefectServer(state=tmp_path / "state", checkout=tmp_path / "checkout", port=4321)
+    return PrefectServer(state=tmp_path / "state", files=tmp_path / "checkout", port=4321)
 
 
 def test_settings_and_keys_of_another_prefect_are_not_inherited(server: PrefectServer) -> None:
@@ -46,7 +46,7 @@ def test_analytics_are_disabled(server: PrefectServer) -> None:
 async def test_a_flow_finds_our_flows_and_our_python_from_any_folder(tmp_path: Path) -> None:
     """The worker runs `python` in a temporary folder, with this environment."""
     checkout = Path(__file__).parents[2]
-    server = PrefectServer(state=tmp_path, checkout=checkout, port=4321)
+    server = PrefectServer(state=tmp_path, files=checkout, port=4321)
     program = await asyncio.create_subprocess_exec(
         *("python", "-c", "import sys, flows, tasks, postroad; print(sys.prefix, flows.__path__[0])"),
         cwd=tmp_path,

@@ -89,7 +89,7 @@ class Site:
 @pytest_asyncio.fixture
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     state = tmp_path_factory.mktemp("stuck")
-    server = PrefectServer(state=state, checkout=CHECKOUT, port=choose_port(preferred=0))
+    server = PrefectServer(state=state, files=CHECKOUT, port=choose_port(preferred=0))
     base_url, auth = f"{server.api_url}/", PrefectAuth(server.access().password)
     async with (
         Supervisor(state) as supervisor,

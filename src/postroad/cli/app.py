@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, ListedCommand] = {
     "rehearse": ListedCommand("rehearse:rehearse", "Rehearse a campaign with an accelerated clock. No mail leaves."),
     "doctor": ListedCommand("doctor:doctor", "Check every part, and say how to fix what does not work."),
     "processes": ListedCommand("processes:processes", "List the running processes of all hosts."),
+    "init": ListedCommand("init:init", "Make a folder with settings and examples, for `up` and `demo`."),
     "up": ListedCommand("local:up", "Start everything on this machine, until Ctrl-C."),
     "demo": ListedCommand("local:demo", "Run the example campaign once, on embedded parts. No mail leaves."),
     "down": ListedCommand("local:down", "Stop the embedded queue server of the state folder. Its data is kept."),
@@ -107,7 +108,8 @@ app = typer.Typer(
     name="postroad",
     cls=LazyGroup,
     help="Campaigns that people asked for, sent from infrastructure you own.\n\n"
-    "Begin with `postroad demo`; `postroad doctor` checks every part and says how to fix it.",
+    "Begin with `postroad init my-mail`, or with `postroad demo` in a checkout. `postroad doctor` checks every part "
+    "and says how to fix it.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,

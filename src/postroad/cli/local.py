@@ -35,7 +35,7 @@ from postroad.console.links import console_url, make_sign_in_link
 from postroad.embedded import redis_running, stop_redis
 from postroad.errors import StateError, UsageError
 from postroad.local.campaign_form import offer_campaigns
-from postroad.local.demo import DemoResult, run_demo
+from postroad.local.demo import DemoResult, require_example, require_sandbox, run_demo
 from postroad.local.stack import LocalStack, stack_is_running, start_stack
 from postroad.local.warmups import start_warmups
 from postroad.printable import counted
@@ -44,7 +44,7 @@ from postroad.store.audit import Actor
 
 
 def up() -> None:
-    """Start everything on this machine and stay until Ctrl-C.
+    """Start everything on this machine and stay until Ctrl-C. Run it where postroad.toml is: `postroad init` makes one.
 
     That is the queue server, the database, Prefect, the sandbox mail provider, a worker, a recorder, the page to
     unsubscribe at and the console. Campaigns that the setting `campaigns` names are applied. A sender that warms up
@@ -152,27 +152,30 @@ def demo(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the example campaign once, from a CSV to delivered mail, on embedded parts. Nothing leaves this machine.
+    """Run the example campaign once, from a CSV to delivered mail, on embedded parts. No mail leaves this machine.
 
-    Starts what `postroad up` starts, runs the Prefect deployment `campaign`, sums up, and stops everything. Run again,
-    no message is sent twice.
+    It runs in a checkout or in a folder of `postroad init`. It starts what `postroad up` starts, runs the Prefect
+    deployment `campaign`, sums up, and stops everything. Run again, no message is sent twice.
 
     `postroad demo trial` plays the journey in examples/trial, 18 days in less than a minute and without Prefect: people
     join, log in and pay. It ends with where everyone is, and why.
     """
+    settings = Settings.load()
+    require_example(settings, example.value)
     if example is DemoExample.TRIAL:
         from postroad.cli.demo_trial import show_trial
 
         if recipients is not None:
             raise UsageError("--recipients is for the example welcome", remedy="Run `postroad demo trial` without it.")
-        show_trial(Settings.load(), as_json=as_json)
+        show_trial(settings, as_json=as_json)
         return
-    asyncio.run(_demo(recipients, as_json=as_json))
+    require_sandbox(settings)
+    asyncio.run(_demo(settings, recipients, as_json=as_json))
 
 
-async def _demo(recipients: int | None, *, as_json: bool) -> None:
+async def _demo(settings: Settings, recipients: int | None, *, as_json: bool) -> None:
     started = time.monotonic()
-    async with _started(Settings.load(), quiet=as_json) as stack:
+    async with _started(settings, quiet=as_json) as stack:
         with progress_bars(quiet=as_json) as progress:
             result = await run_demo(stack, recipients, progress)
         if not as_json:
@@ -188,6 +191,8 @@ async def _demo(recipients: int | None, *, as_json: bool) -> None:
 
 def _print_result(result: DemoResult, stack: LocalStack, seconds: float) -> None:
     reasons = "; ".join(f"{n} × {reason}" for reason, n in result.refused_reasons.items())
+    # A checkout has no command on the PATH.
+    up = "make up" if stack.settings.base_dir == stack.prefect.files.resolve() else "postroad up"
     print_table(
         f"{result.campaign}: {counted(result.rows, 'row')} of CSV",
         ["", "rows", ""],
@@ -217,8 +222,8 @@ def _print_result(result: DemoResult, stack: LocalStack, seconds: float) -> None
     print_text(
         f"captured mail  {stack.sandbox_dir}/Maildir "
         f"({counted(result.captured, 'message')}, {result.duplicates} twice)\n"
-        "console        `make up`, then the link that it prints: what became of each message\n"
-        f"Prefect UI     `make up`, then {result.run_url}\n"
+        f"console        `{up}`, then the link that it prints: what became of each message\n"
+        f"Prefect UI     `{up}`, then {result.run_url}\n"
         f"password       {_shown_password(stack)}\n"
         "next           `postroad campaign status`, `postroad queue dead --by cause`",
     )

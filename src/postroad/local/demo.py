@@ -21,15 +21,18 @@ from postroad.delivery.job import SEND_QUEUE
 from postroad.delivery.recorder import GROUP
 from postroad.errors import StateError, UnavailableError
 from postroad.local.example import write_recipients
-from postroad.local.stack import LocalStack
+from postroad.local.prefect_access import LOOPBACK
+from postroad.local.stack import SANDBOX_ROUTE, LocalStack, require_settings_file
 from postroad.local.warmups import schedule_warmups
 from postroad.sandbox import AcceptedMessage, accepted
+from postroad.settings import Settings
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
 from postroad.store.suppression import SuppressionReason, suppress_now
 from postroad.store.types import UtcDateTime
 
 EXAMPLE = Path("examples/welcome")
+_NEW_PROJECT = "`postroad init my-mail` makes a folder in which the demo runs."
 POLL_SECONDS = 0.25
 RUN_WITHIN_SECONDS = 600.0
 
@@ -84,6 +87,43 @@ class _Captured:
     @property
     def duplicates(self) -> int:
         return sum(n - 1 for n in Counter(message.message_id for message in self.messages).values())
+
+
+def require_example(settings: Settings, example: str) -> None:
+    """Require an example in the folder of the settings.
+
+    Args:
+        settings: The settings.
+        example: Name of the example.
+
+    Raises:
+        StateError: The folder has no such example.
+        UsageError: There is no settings file.
+    """
+    require_settings_file(settings)
+    folder = settings.base_dir / "examples" / example
+    if not folder.is_dir():
+        raise StateError(f"the example {example} is not here", where=str(folder), remedy=_NEW_PROJECT)
+
+
+def require_sandbox(settings: Settings) -> None:
+    """Require settings by which no mail leaves this machine. A demo starts a worker, which sends all mail that is due.
+
+    Args:
+        settings: The settings.
+
+    Raises:
+        StateError: A sender does not send to the sandbox.
+    """
+    sandbox = settings.routes.get(SANDBOX_ROUTE)
+    others = sorted(name for name, sender in settings.senders.items() if sender.route != SANDBOX_ROUTE)
+    if sandbox is None or sandbox.host not in LOOPBACK or others:
+        why = f"these senders have another one: {', '.join(others)}" if others else "it is not a host of this machine"
+        raise StateError(
+            f"the demo sends by the route {SANDBOX_ROUTE} only, and {why}",
+            where=str(settings.config_path),
+            remedy=_NEW_PROJECT,
+        )
 
 
 async def run_demo(stack: LocalStack, recipients: int | None, progress: Progress) -> DemoResult:

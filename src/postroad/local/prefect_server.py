@@ -68,12 +68,12 @@ class PrefectServer:
 
     Attributes:
         state: The folder of all their data.
-        checkout: The folder that holds `flows`, `tasks`, `deployments` and `prefect.yaml`.
+        files: The folder that contains `flows`, `tasks`, `deployments` and `prefect.yaml`.
         port: The port of the server on 127.0.0.1.
     """
 
     state: Path
-    checkout: Path
+    files: Path
     port: int
 
     @property
@@ -106,11 +106,11 @@ class PrefectServer:
         """
         given = os.environ if base is None else base
         inherited = {name: value for name, value in given.items() if not name.startswith("PREFECT_")}
-        python_path = [str(self.checkout), *filter(None, [inherited.get("PYTHONPATH")])]
+        python_path = [str(self.files), *filter(None, [inherited.get("PYTHONPATH")])]
         programs = [str(Path(sys.executable).parent), *filter(None, [inherited.get("PATH")])]
         return inherited | {
             "DO_NOT_TRACK": "1",
-            # A worker runs each flow as `python` in a temporary folder. By these two variables it finds the checkout
+            # A worker runs each flow as `python` in a temporary folder. By these two variables it finds the flows
             # and this interpreter.
             "PYTHONPATH": os.pathsep.join(python_path),
             "PATH": os.pathsep.join(programs),
@@ -190,4 +190,4 @@ class PrefectServer:
                 await asyncio.gather(deployed, return_exceptions=True)
 
     def _python(self, name: str, *arguments: str) -> Command:
-        return Command(name=name, argv=[sys.executable, *arguments], env=self.environment(), cwd=self.checkout)
+        return Command(name=name, argv=[sys.executable, *arguments], env=self.environment(), cwd=self.files)

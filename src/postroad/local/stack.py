@@ -22,7 +22,8 @@ from postroad.errors import StateError, UnavailableError, UsageError
 from postroad.local.prefect_access import HOST, LOOPBACK, forget_url
 from postroad.local.prefect_server import PrefectServer, choose_port
 from postroad.local.processes import Command, Supervisor
-from postroad.settings import CONFIG_VARIABLE, Settings
+from postroad.local.project_files import project_files
+from postroad.settings import CONFIG_NAME, CONFIG_VARIABLE, Settings
 from postroad.settings.queues import WEBHOOK_QUEUE
 from postroad.state_folder import close_state_folder
 
@@ -60,7 +61,7 @@ async def start_stack(settings: Settings, report: Report) -> AsyncIterator[Local
     variables.
 
     Args:
-        settings: Their `base_dir` is a checkout of Postroad.
+        settings: Of a file, which child processes read too.
         report: Called with the name of each part once it runs.
 
     Yields:
@@ -69,9 +70,10 @@ async def start_stack(settings: Settings, report: Report) -> AsyncIterator[Local
     Raises:
         StateError: Another stack runs on the same state folder.
         UnavailableError: A process did not start.
-        UsageError: `base_dir` is not a checkout of Postroad.
+        UsageError: The settings are not those of a file.
     """
-    checkout = _checkout(settings)
+    require_settings_file(settings)
+    files = project_files()
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     close_state_folder(settings.state_dir)
     with (settings.state_dir / LOCK_FILE).open("w") as lock:
@@ -79,20 +81,20 @@ async def start_stack(settings: Settings, report: Report) -> AsyncIterator[Local
         owns_redis = settings.redis_url is None and not redis_running(settings.state_dir)
         try:
             async with AsyncExitStack() as running:
-                yield await _start(running, settings, checkout, report)
+                yield await _start(running, settings, files, report)
         finally:
             forget_url(settings.state_dir)
             if owns_redis:
                 await asyncio.to_thread(stop_redis, settings.state_dir)
 
 
-async def _start(running: AsyncExitStack, settings: Settings, checkout: Path, report: Report) -> LocalStack:
+async def _start(running: AsyncExitStack, settings: Settings, files: Path, report: Report) -> LocalStack:
     """Start every process. If another program took a chosen port in the meantime, start again on other ports.
 
     Args:
         running: Stops the processes when it is closed.
         settings: Name the servers that are not started here.
-        checkout: The folder with the flows.
+        files: The folder with the flows.
         report: Called with the name of each part once it runs.
 
     Returns:
@@ -103,7 +105,7 @@ async def _start(running: AsyncExitStack, settings: Settings, checkout: Path, re
     """
     attempts = 1
     while True:
-        stack = _choose_ports(settings, checkout)
+        stack = _choose_ports(settings, files)
         try:
             async with AsyncExitStack() as starting:
                 await starting.enter_async_context(stack.supervisor)
@@ -129,14 +131,21 @@ async def _start(running: AsyncExitStack, settings: Settings, checkout: Path, re
             return stack
 
 
-def _checkout(settings: Settings) -> Path:
-    if not (settings.base_dir / "prefect.yaml").is_file():
+def require_settings_file(settings: Settings) -> None:
+    """Require a settings file.
+
+    Args:
+        settings: The settings.
+
+    Raises:
+        UsageError: There is no settings file, so the command was probably started in another folder than was meant.
+    """
+    if settings.config_path is None:
         raise UsageError(
-            "flows, tasks and prefect.yaml are not here",
+            f"there is no {CONFIG_NAME} here",
             where=str(settings.base_dir),
-            remedy="Run it in a checkout of Postroad: `postroad up` deploys its flows.",
+            remedy="Run the command in the folder that has it. `postroad init my-mail` makes a folder with one.",
         )
-    return settings.base_dir
 
 
 def _lock(file: TextIO, settings: Settings) -> None:
@@ -162,7 +171,7 @@ def stack_is_running(state_dir: Path) -> bool:
     return False
 
 
-def _choose_ports(settings: Settings, checkout: Path) -> LocalStack:
+def _choose_ports(settings: Settings, files: Path) -> LocalStack:
     """Choose the ports of Prefect, sandbox, web and console: the usual ports, or free ones if those are taken.
 
     Child processes read them from the environment. Nothing is started. A `public_url` on this machine gets the chosen
@@ -185,7 +194,7 @@ def _choose_ports(settings: Settings, checkout: Path) -> LocalStack:
     reached_at = urlsplit(settings.public_url).hostname
     if reached_at in LOOPBACK:
         os.environ["POSTROAD_PUBLIC_URL"] = f"http://{reached_at}:{port}"
-    prefect = PrefectServer(state=settings.state_dir, checkout=checkout, port=choose_port())
+    prefect = PrefectServer(state=settings.state_dir, files=files, port=choose_port())
     os.environ["PREFECT_API_URL"] = prefect.api_url
     return LocalStack(
         settings=Settings.load(settings.config_path),
