@@ -35,4 +35,4 @@ def typed_on(page: Path) -> Iterator[Typed]:
 def mentioned_in(text: str) -> set[str]:
     """Return the calls of `postroad` in a text: inline, or in a block."""
     inline = {" ".join(words.split()) for words in re.findall(r"`(postroad [^`]+)`", text)}
-    return inline | set(re.findall(r"^\$ (?:docker .* )?(postroad .*)$", text, re.MULTILINE))
+    return inline | set(re.findall(r"^\$ (?:(?:docker|kubectl exec) .* )?(postroad .*)$", text, re.MULTILINE))

@@ -44,6 +44,7 @@ NOT_RUN = {
     "postroad dns canary": "needs a mailbox at a receiver: tests/canary",
     "postroad dns canary news --json": "needs a mailbox at a receiver: tests/canary",
     "docker": "no container runtime runs here: tests/deployments runs the commands of the Compose file",
+    "kubectl": "no cluster runs here: tests/deployments/test_kubernetes.py reads the manifests",
     "cd deployments/compose": "the folder of the Compose file, which is not here",
     "./make-secrets": "tests/deployments/test_files.py runs it",
     "swaks": "talks to a host of yours, with a program of its own",
