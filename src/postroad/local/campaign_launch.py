@@ -49,8 +49,7 @@ async def start_launch(
     await asyncio.to_thread(require_launchable, context.engine, name)
     report, _ = await preflight_with_file(context, name, progress=progress)
     report.require_ok()
-    coming = report.file.new if report.file is not None else 0
-    waits = await launch_needs_approval(context, name, coming=coming)
+    waits = await launch_needs_approval(context, name, coming=report.file)
     async with open_prefect(context.settings) as prefect:
         parameters = {"params": {"campaign": name, "asked_by": asked_by}}
         run_id = await prefect.run_deployment("campaign/campaign", parameters, idempotency_key=idempotency_key)

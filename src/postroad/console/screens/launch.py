@@ -89,7 +89,7 @@ async def _look(visit: Visit, name: str) -> LaunchView:
     try:
         trial = await visit.run(coming_recipients, context, name)
         seen = await visit.run(forecast_launch, context.engine, name, visit.parts.now(), trial, context.calendar)
-        needed = await launch_needs_approval(context, name, coming=trial.new if trial else 0)
+        needed = await launch_needs_approval(context, name, coming=trial)
     except PostroadError as error:
         return LaunchView(problem=error)
     return LaunchView(forecast=seen, file="the launch imports its file first" if trial else None, needs_approval=needed)
