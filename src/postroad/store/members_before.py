@@ -43,7 +43,8 @@ def members_before(connection: sa.Connection, audience_id: int, sha256: str) -> 
     """
     newest = sa.text("SELECT max(id) FROM audience_import WHERE audience_id = :id")
     unfinished = sa.text(
-        "SELECT id FROM audience_import WHERE audience_id = :id AND sha256 = :sha256 AND finished_at IS NULL ORDER BY id"
+        "SELECT id FROM audience_import WHERE audience_id = :id AND sha256 = :sha256 AND finished_at IS NULL "
+        "ORDER BY id"
     )
     # In this order: an import that begins between the statements is a later one.
     last = connection.execute(newest, {"id": audience_id}).scalar() or 0
