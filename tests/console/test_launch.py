@@ -10,7 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.app.approval import LaunchRequest, find_pending, request_approval
+from postroad.campaign.finding import Level, PreflightFinding
 from postroad.campaign.planned_variants import describe_variants, planned_variants
+from postroad.campaign.preflight import PreflightReport
+from postroad.console.screens import launch
 from postroad.settings import AccessRole
 from postroad.store.approval import Approval, ApprovalState, add_approval
 from postroad.store.campaign import CampaignState
@@ -56,6 +59,32 @@ async def test_findings_are_those_of_the_preflight(console: Console, project: Ca
     stopped = await press(http, "/launch/spring/start")
     assert stopped.status_code >= 400
     assert "may not be launched" in stopped.text
+
+
+@pytest.mark.parametrize(
+    ("levels", "headings"),
+    [
+        ([Level.FAIL], ["Prevents the launch"]),
+        ([Level.WARN, Level.INFO], ["Does not prevent the launch", "For information"]),
+        ([], []),
+    ],
+)
+async def test_a_finding_says_whether_it_prevents_the_launch(
+    console: Console,
+    project: CampaignProject,
+    monkeypatch: pytest.MonkeyPatch,
+    levels: list[Level],
+    headings: list[str],
+) -> None:
+    findings = tuple(PreflightFinding(code="x", level=level, what="It is large", remedy="Cut it") for level in levels)
+
+    async def preflight(*_: object) -> tuple[PreflightReport, None]:
+        return PreflightReport(campaign="spring", recipients=3, findings=findings), None
+
+    monkeypatch.setattr(launch, "preflight_with_file", preflight)
+    page = (await (await console.client(AccessRole.SEND)).get("/launch/spring/findings")).text
+    assert re.findall(r"<strong>([^<]+)</strong>", page) == headings
+    assert ("The preflight found no problem. It checked 3 recipients." in page) is (not levels)
 
 
 async def test_a_campaign_that_changed_after_the_page_is_not_launched(
