@@ -109,8 +109,8 @@ def _begin_by_password(visit: Visit, user: ConsoleUser, rehashed: str | None) ->
 async def show_link(visit: CurrentVisit, token: str = "") -> Response:
     """Show the button of a sign-in link. A preview of the link that a mail program makes does not use it up."""
     if is_from_other_site(visit.request):
-        # A person followed it from a mail, or a page asks for it again and again. So it is neither counted as an attempt of
-        # the visitor nor looked up: the button, which only the visitor presses, does both.
+        # A person followed it from a mail, or a page asks for it again and again. So it is neither an attempt of the
+        # visitor nor looked up: the button, which only the visitor presses, is both.
         return visit.page("sign_in_link.html", token=token, valid=True)
     valid = not _wait_s(visit) and await visit.read(link_is_valid, token, visit.parts.now())
     return visit.page("sign_in_link.html", status=200 if valid else 404, token=token, valid=valid)
@@ -144,7 +144,7 @@ def _use_link(visit: Visit, token: str) -> tuple[str, AccessRole, str] | None:
 
 @screen.get("/sign-in/oidc", role=PUBLIC)
 async def begin_oidc(visit: CurrentVisit, next: str = "/") -> Response:  # noqa: A002  (the name in the URL)
-    """Lead the user to the provider. From another site, lead to the page of the sign-in, whose link a person follows."""
+    """Lead the user to the provider. From another site, lead to the page with the link that leads to the provider."""
     client = _oidc(visit)
     if is_from_other_site(visit.request):
         return RedirectResponse(f"/sign-in?{urlencode({'next': local_path(next)})}", 303)
