@@ -50,7 +50,8 @@ class Shop:
 
     async def until_dead(self, number: int) -> None:
         async def are_dead() -> bool:
-            return (await self.report()).dead == number
+            queue = await self.context.queue(WEBHOOK_QUEUE)
+            return (await self.report()).dead == (await queue.stats()).dead == number
 
         await until(are_dead, every_s=0.02)
 
