@@ -154,7 +154,11 @@ async def test_a_step_is_recalled_for_a_reason_by_who_may(
     assert state_of(engine, "spring") is CampaignState.RUNNING, "the other steps continue"
     [record] = console.audit()
     waiting = sum(spring[state] for state in LIVE)
-    assert (record.actor, record.action, record.target) == ("olga@example.com", "campaign.recall", "spring, step step-1")
+    assert (record.actor, record.action, record.target) == (
+        "olga@example.com",
+        "campaign.recall",
+        "spring, step step-1",
+    )
     assert (record.count, record.note) == (waiting, "wrong price")
 
 

@@ -36,9 +36,7 @@ async def limited(engine: sa.Engine, redis_url: str, tmp_path: Path) -> AsyncIte
     """A console that allows few attempts, with one user, and a provider."""
     async with a_provider() as provider:
         oidc = OidcSettings(issuer=provider.url, client_id=CLIENT_ID, client_secret=SecretStr(CLIENT_SECRET))
-        settings = ConsoleSettings(
-            port=0, sign_in_rate=RATE, oidc=oidc, roles={"ada@example.com": AccessRole.OPERATE}
-        )
+        settings = ConsoleSettings(port=0, sign_in_rate=RATE, oidc=oidc, roles={"ada@example.com": AccessRole.OPERATE})
         async with open_console(engine, redis_url, tmp_path, settings, clock=FakeClock()) as console:
             await asyncio.to_thread(add_user, console)
             yield console

@@ -165,7 +165,8 @@ async def test_a_test_event_shows_the_response(console: Console) -> None:
         assert "shop accepted the test event with status 204" in (await http.get(done.headers["location"])).text
         shop.receiver.default = status("500 Oops")
         failed = await press(http, "/webhooks/shop/test")
-        assert "did not accept the test event: rejected with status 500" in (
-            await http.get(failed.headers["location"])
-        ).text
+        assert (
+            "did not accept the test event: rejected with status 500"
+            in (await http.get(failed.headers["location"])).text
+        )
         assert [record.action for record in console.audit()] == ["webhook.test"] * 2

@@ -22,7 +22,7 @@ from tests.events_out.events import add_events, add_sent_touch
 from tests.events_out.receiver import SECRET, Receiver, receiving
 from tests.kit.waiting import until
 
-URL_SECRET = "secret-of-the-url"  # noqa: S105  (a text that no answer may have)
+URL_SECRET = "secret-of-the-url"
 
 
 @dataclass

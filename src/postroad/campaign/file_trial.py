@@ -187,9 +187,7 @@ def _coming(
     with read(engine) as connection:
         stored = {
             row.address: row
-            for row in connection.execute(
-                _stored(before), {"audience_id": segment.audience_id, "addresses": addresses}
-            )
+            for row in connection.execute(_stored(before), {"audience_id": segment.audience_id, "addresses": addresses})
         }
         keys = [*addresses, *{f"@{domain}" for _, domain, *_ in recipients}]
         suppressed = set(connection.execute(_SUPPRESSED, {"audience_id": segment.audience_id, "keys": keys}).scalars())

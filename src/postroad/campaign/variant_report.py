@@ -157,9 +157,7 @@ def _step(
     )
 
 
-def _evidence(
-    split: VariantSplit, counts: Mapping[str, Counter[str]], test: VariantTest | None
-) -> dict[str, float]:
+def _evidence(split: VariantSplit, counts: Mapping[str, Counter[str]], test: VariantTest | None) -> dict[str, float]:
     """Return what the sequential test finds for each variant; empty without a rule of a winner."""
     if split.winner is None:
         return {}

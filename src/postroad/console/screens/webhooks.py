@@ -45,12 +45,7 @@ def outcome_tone(outcome: str) -> str:
 
 
 async def find_report(visit: Visit, endpoint: str) -> EndpointReport:
-    """Return the state of an endpoint.
-
-    Raises:
-        StateError: Neither the settings nor the ledger have an endpoint with this name.
-        UnavailableError: The database is unavailable.
-    """
+    """Return the state of an endpoint. Raises StateError if neither the settings nor the ledger have it."""
     reports = {report.name: report for report in await list_endpoints(visit.parts.context)}
     if endpoint not in reports:
         raise unknown_name("webhook endpoint", endpoint, reports, listed_by="postroad webhook list")
