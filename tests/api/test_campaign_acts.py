@@ -52,7 +52,7 @@ async def test_a_recall_stops_what_waits_and_records_the_reason(api: ApiServer) 
         draft = await http.post("/campaigns/spring/recall", json={})
         assert (draft.status_code, draft.json()["type"]) == (409, "urn:postroad:problem:conflict")
         api.installation.launch(SEQUENCE)
-        assert (await http.post("/campaigns/spring/recall", json={"step": "other"})).status_code in (404, 409)
+        assert (await http.post("/campaigns/spring/recall", json={"step": "other"})).status_code == 404
         assert (await http.post("/campaigns/spring/recall", json={"reason": "x" * 301})).status_code == 422
         assert recalls(api.installation) == [], "nothing was done"
         step = await http.post("/campaigns/spring/recall", json={"step": "news", "reason": "wrong price"})
