@@ -74,3 +74,14 @@ async def test_variants_sum_to_the_messages_of_their_step(api: ApiServer) -> Non
     drawn = sum(variant["touches"] for variant in step["variants"])
     assert drawn + step["without_variant"] == step["touches"] == PEOPLE
     assert step["decision"] is None
+
+
+async def test_the_test_of_variants_says_what_each_lacks_to_win(api: ApiServer) -> None:
+    winner = "    winner: {by: replied, decide: {after: 2d, at_most: 50%}}\n"
+    launched(api.installation, WITH_VARIANTS + winner)
+    async with api.client(AccessRole.VIEW) as http:
+        [step] = (await http.get("/campaigns/spring/variants")).json()["steps"]
+    decision = step["decision"]
+    assert (decision["at_most"], decision["evidence_needed"], decision["false_winner"]) == (50, 40.0, 0.05)
+    assert (decision["decided_at"], decision["winner"]) == (None, None)
+    assert [round(variant["evidence"], 3) for variant in step["variants"]] == [1.0, 1.0]

@@ -9,6 +9,9 @@ import pytest
 
 from postroad.campaign.sequential_test import (
     FALSE_WINNER,
+    MAX_EVIDENCE,
+    evidence_needed,
+    evidence_of,
     find_winner,
     log_evidence,
     min_successes,
@@ -89,6 +92,18 @@ def test_no_variant_wins_below_the_smallest_number_of_successes() -> None:
     assert find_winner({"a": least}, TWO) == "a"
     assert find_winner({"a": least - 1}, TWO) is None
     assert find_winner({}, TWO) is None
+
+
+@pytest.mark.parametrize("shares", [TWO, UNEVEN, FOUR], ids=["two", "uneven", "four"])
+def test_a_variant_wins_when_its_evidence_reaches_what_is_needed(shares: dict[str, int]) -> None:
+    needed = evidence_needed(shares)
+    assert needed == len(shares) / FALSE_WINNER
+    for successes in range(0, 60, 3):
+        counts = {"a": successes, "b": 2}
+        is_enough = evidence_of("a", counts, shares) >= needed
+        assert (find_winner(counts, shares) == "a") is is_enough, counts
+    assert [evidence_of(name, {}, shares) for name in shares] == pytest.approx([1.0] * len(shares))
+    assert evidence_of("a", {"a": 10**6}, shares) == MAX_EVIDENCE
 
 
 def test_intervals_contain_the_true_rate_at_all_times() -> None:

@@ -128,6 +128,8 @@ def test_the_winner_goes_to_the_others_as_soon_as_it_is_known(project: CampaignP
     reply(project, "b", 100)
     advance(project.engine, "spring", NOW + 3 * DAY)
     assert report(project).decision == decision  # A decision never changes.
+    evidence = {variant.name: variant.evidence or 0.0 for variant in report(project).variants}
+    assert evidence["a"] >= decision.evidence_needed > evidence["b"], "by the replies at the decision"
     assert finish_if_done(project.engine, "spring", NOW + 3 * DAY)
 
 

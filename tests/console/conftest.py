@@ -9,8 +9,10 @@ import pytest
 import sqlalchemy as sa
 
 from postroad.queue.redis.client import connect
+from tests.campaign.project import CampaignProject
 from tests.conftest import RedisServer, a_server
 from tests.console.kit import Console, open_console
+from tests.console.launch_project import draft_project
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +35,9 @@ async def console(engine: sa.Engine, redis_url: str, tmp_path: Path) -> AsyncIte
     """The console: the test runs once on each kind of database, unless it names one by `database_url`."""
     async with open_console(engine, redis_url, tmp_path / "state") as console:
         yield console
+
+
+@pytest.fixture
+def project(tmp_path: Path, console: Console) -> CampaignProject:
+    """A draft with three recipients, in the store of the console, with the settings of the console."""
+    return draft_project(tmp_path / "project", console)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from postroad.settings import (
     Settings,
     WarmupSettings,
 )
+from postroad.settings.webhooks_out import WebhookEndpointSettings
 from postroad.store.audit import AuditRecord, audit_records
 from postroad.store.console_access import SignIn, begin_session
 from postroad.store.engine import read, write
@@ -57,6 +59,16 @@ SENDERS = {
     "offers": SenderSettings(address="offers@acme.dev", postal_address="1 High Street, Springfield", route="relay"),
 }
 """Senders of the settings. `tests.store.rows.add_campaign` makes campaigns of the first one's address."""
+WEBHOOK_SECRET = "whsec_" + b64encode(bytes(range(32))).decode()
+ENDPOINTS = {
+    # Port 1 refuses connections. What follows the question mark is a secret of the URL.
+    "shop": WebhookEndpointSettings(
+        url="http://127.0.0.1:1/postroad?key=secret-of-the-url",
+        secret=SecretStr(WEBHOOK_SECRET),
+        allow_networks=("127.0.0.0/8",),
+    )
+}
+"""Endpoints that get events."""
 
 
 def set_session(http: httpx.AsyncClient, token: str) -> None:
@@ -127,8 +139,9 @@ async def open_console(
     *,
     clock: Clock | None = None,
     checks: Sequence[Check] = CHECKS,
+    endpoints: Mapping[str, WebhookEndpointSettings] = ENDPOINTS,
 ) -> AsyncIterator[Console]:
-    """Serve the console. ``checks``: findings to show. ``clock``: time source of the pages."""
+    """Serve the console. ``checks``: findings to show. ``clock``: time source of pages. ``endpoints``: of webhooks."""
     settings = Settings(
         state_dir=state_dir,
         redis_url=SecretStr(redis_url),
@@ -136,6 +149,7 @@ async def open_console(
         time_zone="Europe/Berlin",
         routes=ROUTES,
         senders=SENDERS,
+        webhooks_out=dict(endpoints),
         console=console or ConsoleSettings(port=0),
     )
 

@@ -30,6 +30,7 @@ from postroad.store.suppression import Entry, SuppressionReason, save_suppressio
 from postroad.store.traffic import Grain, Traffic
 from postroad.store.types import UtcDateTime
 from tests.console.delivery_rows import fill_domains, fill_receivers, fill_warmup
+from tests.console.webhook_rows import EVENT, fill_webhooks
 from tests.store.rows import add_audience, add_campaign, add_recipient, add_touch, insert_row
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'{{7*7}}\x1b[2J\u202e"
@@ -45,6 +46,7 @@ EXAMPLES = {
     "digest": f"{1:064x}",
     "key": "shop",
     "run_id": "00000000-0000-4000-8000-000000000000",
+    "endpoint": "shop",
 }
 """A value of each path parameter, of rows that `fill` makes."""
 
@@ -65,6 +67,8 @@ QUERIES = {
     "/domains/dmarc/rows": "?header_from=acme.dev&source_ip=192.0.2.7",
     "/domains/tls/rows": "?domain=acme.dev&policy=sts&mail_host=mx1.acme.dev&result=certificate-expired",
     "/receivers/undo": "?gate=provider%3Agoogle%3Anews%40example.com",
+    "/webhooks/{endpoint}/redeliver": f"?event={EVENT}",
+    "/webhooks/{endpoint}/replay": "?since=2026-05-01T08%3A30",
 }
 """Query of each page that needs one."""
 
@@ -134,6 +138,7 @@ def fill(engine: sa.Engine) -> None:
         fill_receivers(connection, now, HOSTILE)
         fill_warmup(connection, now, HOSTILE)
         fill_domains(connection, now, HOSTILE)
+        fill_webhooks(connection, now, HOSTILE)
         fill_rollout(connection, now)
         fill_request(connection, now)
         for name in ("shop", "warehouse"):

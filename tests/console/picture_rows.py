@@ -7,12 +7,23 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from postroad.bounce.classify import BounceClass
+from postroad.event_types import EventType
+from postroad.events_out.client import WebhookOutcome
 from postroad.store.bounce import BounceEffectKind, BounceMail, add_effects, finish_mail, save_mail
 from postroad.store.campaign import CampaignState
+from postroad.store.event_stream import message_id, newest_event
 from postroad.store.ledger import TouchState, record_reply
 from postroad.store.suppression import Entry, SuppressionReason, save_suppressions
 from postroad.store.traffic import Grain, Traffic
 from postroad.store.variant import VariantTest
+from postroad.store.webhook_log import LoggedAttempt, log_attempts
+from postroad.store.webhook_out import (
+    NewDelivery,
+    WebhookDeliveryState,
+    add_deliveries,
+    add_endpoint,
+    settle_deliveries,
+)
 from tests.store.rows import add_audience, add_campaign, add_recipient, add_touch
 
 NAMES = (
@@ -56,6 +67,7 @@ RETURNED = (
     (BounceClass.BLOCK, "reputation", 3),
     (BounceClass.COMPLAINT, "feedback report", 2),
 )
+WEBHOOKS = 15
 REPORT = """\
 From: Mail Delivery System <MAILER-DAEMON@mx1.example.org>
 To: <bounce+1-4f6a@example.com>
@@ -95,6 +107,7 @@ def fill_story(connection: sa.Connection, now: datetime) -> None:
     _fill_undecided(connection, readers, people, now)
     _fill_returned(connection, now)
     _fill_traffic(connection, now)
+    _fill_webhooks(connection, now)
     entries = [
         Entry(address(number), reason, source, now - timedelta(hours=number))
         for reason, source, first, number_of in (
@@ -190,3 +203,26 @@ def _fill_traffic(connection: sa.Connection, now: datetime) -> None:
         if events
     ]
     connection.execute(sa.insert(Traffic), rows)
+
+
+def _fill_webhooks(connection: sa.Connection, now: datetime) -> None:
+    add_endpoint(connection, "shop", newest_event(connection), now - timedelta(days=21))
+    events = [NewDelivery(number, message_id(f"story:{number}")) for number in range(1, WEBHOOKS + 1)]
+    ids = [delivery.id for delivery in add_deliveries(connection, "shop", 0, events, now - timedelta(seconds=40))]
+    settle_deliveries(connection, ids[:2], WebhookDeliveryState.DEAD, now)
+    settle_deliveries(connection, ids[2:-3], WebhookDeliveryState.DELIVERED, now)
+    types = (EventType.BOUNCED, EventType.UNSUBSCRIBED, EventType.BOUNCED, EventType.COMPLAINED)
+    for place, event in enumerate(events[2:-2]):
+        failed = place in (4, WEBHOOKS - 5)
+        row = LoggedAttempt(
+            endpoint="shop",
+            message_id=event.message_id,
+            type=types[place % len(types)],
+            attempt=2 if failed else 1,
+            at=now - timedelta(minutes=3 * (WEBHOOKS - place)),
+            duration_ms=15_000 if failed else 31 + place * 17 % 60,
+            outcome=WebhookOutcome.TIMEOUT if failed else WebhookOutcome.DELIVERED,
+            status=None if failed else 204,
+            error="no response within 15 s" if failed else None,
+        )
+        log_attempts(connection, [row])

@@ -19,15 +19,18 @@ from typing import Final
 
 import httpx
 from playwright.async_api import async_playwright
+from pydantic import SecretStr
 
 from postroad.console.authorise import session_cookie_name
 from postroad.doctor import Check
+from postroad.event_types import EventType
 from postroad.queue import Health
 from postroad.settings import AccessRole
+from postroad.settings.webhooks_out import WebhookEndpointSettings
 from postroad.store.engine import open_engine, write
 from postroad.store.migrate import upgrade
 from tests.conftest import a_server
-from tests.console.kit import Console, open_console
+from tests.console.kit import WEBHOOK_SECRET, Console, open_console
 from tests.console.picture_rows import fill_story
 from tests.docs.pages import ROOT
 from tests.kit.clock import FakeClock
@@ -47,9 +50,17 @@ PAGES: Final = {
     "undecided": "/undecided",
     "returned": "/returned",
     "people": "/people",
+    "webhook": "/webhooks/shop",
     "returned-mail": f"/returned/mails/{1:064x}",
 }
 """By name of a picture: the page that it shows."""
+ENDPOINTS: Final = {
+    "shop": WebhookEndpointSettings(
+        url="https://shop.example.com/postroad",
+        secret=SecretStr(WEBHOOK_SECRET),
+        events=(EventType.BOUNCED, EventType.COMPLAINED, EventType.UNSUBSCRIBED),
+    )
+}
 CHECKS: Final = (
     Check(part="database", health=Health.OK, seen="revision current"),
     Check(
@@ -70,7 +81,9 @@ async def story_console(folder: Path, redis_url: str) -> AsyncIterator[Console]:
         with write(engine) as connection:
             fill_story(connection, NOW)
         clock = FakeClock(int(NOW.timestamp() * 1000))
-        async with open_console(engine, redis_url, folder / "state", clock=clock, checks=CHECKS) as console:
+        async with open_console(
+            engine, redis_url, folder / "state", clock=clock, checks=CHECKS, endpoints=ENDPOINTS
+        ) as console:
             yield console
     finally:
         engine.dispose()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 
 import httpx
@@ -17,6 +19,7 @@ from postroad.console.app import create_app, create_routes
 from postroad.console.authorise import session_cookie_name
 from postroad.console.screen import PUBLIC, Screen, role_attribute
 from postroad.settings import AccessRole, ConsoleSettings
+from postroad.store.console_access import save_user
 from postroad.store.engine import write
 from postroad.store.types import UtcDateTime
 from tests.console.kit import Console, open_console, set_session
@@ -186,3 +189,22 @@ async def test_an_owner_sees_the_keys_of_the_api_and_revokes_one(console: Consol
     assert (record.action, record.target, record.count) == ("api-key.revoke", "shop", 1)
     assert (await http.post("/access/keys/shop/revoke")).status_code == 409
     assert "revoked <time" in (await http.get("/access")).text
+
+
+async def test_users_and_keys_are_listed_by_pages_of_their_own(console: Console) -> None:
+    names, now = [f"user{number:03}" for number in range(120)], console.parts.now()
+    with write(console.engine) as connection:
+        for name in names:
+            save_user(connection, name, AccessRole.VIEW, "x", now)
+            create_key(connection, name, AccessRole.VIEW, expires_at=None, now=now)
+    http = await console.client(AccessRole.OWN)
+    for what, act in (("users", "users/([^/]+)/remove"), ("API keys", "keys/([^/]+)/revoke")):
+        found, path = [], "/access"
+        while path:
+            page = (await http.get(path)).text
+            found += re.findall(f'href="/access/{act}"', page)
+            [pager] = re.findall(f'aria-label="Pages of {what}">(.*?)</nav>', page, re.DOTALL)
+            following = re.search(r'href="([^"]+)" rel="next"', pager)
+            path = unescape(following[1]) if following else ""
+        assert found == names, what
+    assert (await http.get("/access?users_after=x&keys_after=x")).status_code == 422

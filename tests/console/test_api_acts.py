@@ -19,6 +19,8 @@ from postroad.app.rollouts import widen
 from postroad.app.suppressions import add_suppressions, lift_suppressions
 from postroad.app.undecided import decide
 from postroad.app.warmup import override_caps
+from postroad.app.webhook_dead import resend_dead
+from postroad.app.webhooks import redeliver, replay_events, send_test, set_enabled
 from postroad.console.registry import SCREENS
 from postroad.console.screen import ScreenRoute
 from postroad.local.approval_runs import approve_and_resume, refuse_and_resume
@@ -45,6 +47,12 @@ BOTH: dict[str, tuple[str, Function]] = {
     "/receivers/undo": ("resumeGate", resume_gate),
     "/undecided/decide": ("decideMessages", decide),
     "/warmup/override": ("setWarmupCap", override_caps),
+    "/webhooks/{endpoint}/disable": ("disableWebhook", set_enabled),
+    "/webhooks/{endpoint}/enable": ("enableWebhook", set_enabled),
+    "/webhooks/{endpoint}/redeliver": ("redeliverEvents", redeliver),
+    "/webhooks/{endpoint}/replay": ("replayWebhook", replay_events),
+    "/webhooks/{endpoint}/resend": ("resendDeadEvents", resend_dead),
+    "/webhooks/{endpoint}/test": ("testWebhook", send_test),
 }
 """Acts of the console with the operation of the API that does the same, and the function that both call."""
 

@@ -13,7 +13,7 @@ from postroad.settings import AccessRole
 from postroad.store.campaign import CampaignState
 from postroad.store.engine import read, write
 from postroad.store.ledger import LIVE, TouchState
-from tests.console.kit import Console
+from tests.console.kit import Console, press
 from tests.console.pages import HOSTILE
 from tests.store.rows import NOW, add_campaign, add_recipient, add_touch
 
@@ -136,6 +136,30 @@ async def test_a_recall_names_what_it_cannot_stop(
     assert done.status_code == 303, done.text
     assert state_of(engine, "spring") is CampaignState.CANCELLED
     assert console.audit()[0].action == "campaign.recall"
+
+
+async def test_a_step_is_recalled_for_a_reason_by_who_may(
+    console: Console, engine: sa.Engine, spring: dict[TouchState, int]
+) -> None:
+    sender = await console.client(AccessRole.SEND)
+    assert "/campaigns/spring/recall" not in (await sender.get("/campaigns/spring")).text
+    assert (await sender.get("/campaigns/spring/recall")).status_code == 403
+    assert (await sender.post("/campaigns/spring/recall", data={"note": ""})).status_code == 403
+    http = await console.client(AccessRole.OPERATE, user="olga@example.com")
+    too_long = await http.post("/campaigns/spring/recall?step=step-1", data={"note": "x" * 301})
+    assert (too_long.status_code, console.audit()) == (422, [])
+    assert (await http.post("/campaigns/spring/recall?step=other", data={"note": ""})).status_code == 409
+    done = await press(http, "/campaigns/spring/recall?step=step-1", note="wrong price")
+    assert (done.status_code, done.headers["location"]) == (303, "/campaigns/spring")
+    assert state_of(engine, "spring") is CampaignState.RUNNING, "the other steps continue"
+    [record] = console.audit()
+    waiting = sum(spring[state] for state in LIVE)
+    assert (record.actor, record.action, record.target) == (
+        "olga@example.com",
+        "campaign.recall",
+        "spring, step step-1",
+    )
+    assert (record.count, record.note) == (waiting, "wrong price")
 
 
 async def test_a_name_that_no_campaign_has_is_an_error_page(console: Console) -> None:

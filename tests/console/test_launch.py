@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from html import unescape
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from postroad.app.approval import LaunchRequest, find_pending, request_approval
+from postroad.campaign.finding import Level, PreflightFinding
 from postroad.campaign.planned_variants import describe_variants, planned_variants
+from postroad.campaign.preflight import PreflightReport
+from postroad.console.screens import launch
 from postroad.settings import AccessRole
 from postroad.store.approval import Approval, ApprovalState, add_approval
 from postroad.store.campaign import CampaignState
@@ -19,49 +21,9 @@ from postroad.store.engine import read, write
 from postroad.store.ledger import TouchState
 from tests.campaign.project import CampaignProject
 from tests.console.kit import Console, form_of, press
+from tests.console.launch_project import FROM_FILE, HTML, HTML_CAMPAIGN, START
 from tests.console.test_plain_markdown import SUMMARY
 from tests.store.rows import add_campaign, add_recipient, add_touch
-
-HTML_CAMPAIGN = """
-name: spring
-sender: news
-audience:
-  name: people
-steps:
-  - email: hello
-    subject: Hello {{ name|default('you') }}
-    text: hello.txt
-    html: hello.html
-  - wait: 1d
-  - email: later
-    subject: Still there?
-    text: hello.txt
-"""
-HTML = (
-    '<p>Hello {{ name }}</p><img src="https://tracker.example.com/x.png" alt="x">'
-    '<p>{{ postal_address }} <a href="{{ unsubscribe_url }}">Unsubscribe</a></p>'
-)
-
-
-@pytest.fixture
-def project(engine: sa.Engine, tmp_path: Path, console: Console) -> CampaignProject:
-    """A draft with three recipients, in the store of the console, with the settings of the console."""
-    folder = tmp_path / "project"
-    folder.mkdir()
-    project = CampaignProject(folder, engine)
-    settings = console.parts.context.settings
-    project.settings = settings.model_copy(
-        update={
-            "senders": project.settings.senders,
-            "routes": project.settings.routes,
-            "public_url": project.settings.public_url,
-        }
-    )
-    console.parts.context.settings = project.settings
-    project.template("hello.html", HTML)
-    project.fill([f"reader{n}@example.com,UTC,Reader {n}" for n in range(3)])
-    project.apply(HTML_CAMPAIGN)
-    return project
 
 
 async def test_the_page_shows_who_gets_it_and_three_messages(console: Console, project: CampaignProject) -> None:
@@ -97,6 +59,32 @@ async def test_findings_are_those_of_the_preflight(console: Console, project: Ca
     stopped = await press(http, "/launch/spring/start")
     assert stopped.status_code >= 400
     assert "may not be launched" in stopped.text
+
+
+@pytest.mark.parametrize(
+    ("levels", "headings"),
+    [
+        ([Level.FAIL], ["Prevents the launch"]),
+        ([Level.WARN, Level.INFO], ["Does not prevent the launch", "For information"]),
+        ([], []),
+    ],
+)
+async def test_a_finding_says_whether_it_prevents_the_launch(
+    console: Console,
+    project: CampaignProject,
+    monkeypatch: pytest.MonkeyPatch,
+    levels: list[Level],
+    headings: list[str],
+) -> None:
+    findings = tuple(PreflightFinding(code="x", level=level, what="It is large", remedy="Cut it") for level in levels)
+
+    async def preflight(*_: object) -> tuple[PreflightReport, None]:
+        return PreflightReport(campaign="spring", recipients=3, findings=findings), None
+
+    monkeypatch.setattr(launch, "preflight_with_file", preflight)
+    page = (await (await console.client(AccessRole.SEND)).get("/launch/spring/findings")).text
+    assert re.findall(r"<strong>([^<]+)</strong>", page) == headings
+    assert ("The preflight found no problem. It checked 3 recipients." in page) is (not levels)
 
 
 async def test_a_campaign_that_changed_after_the_page_is_not_launched(
@@ -212,9 +200,6 @@ async def test_a_launch_and_its_approval_show_the_variants(
     assert (await http.get("/launch/spring?step=hello&variant=other")).status_code == 409
 
 
-START = 'href="/launch/spring/start"'
-
-
 def add_request(
     console: Console, state: ApprovalState = ApprovalState.OPEN, *, age: timedelta = timedelta(), by: str | None = None
 ) -> None:
@@ -282,12 +267,6 @@ async def test_a_launched_campaign_is_not_shown_as_one_that_would_be(console: Co
     assert "It was launched before" in page
     assert "Who gets it" not in page
     assert "When would it be over?" not in page
-
-
-VARIANTS = "    variants: [{name: short, subject: Hi, share: 50}, {name: plain, share: 50}]\n"
-FROM_FILE = HTML_CAMPAIGN.replace("name: people\n", "name: coming\n  file: coming.csv\n").replace(
-    "html: hello.html\n", f"html: hello.html\n{VARIANTS}", 1
-)
 
 
 async def test_before_the_import_the_messages_are_those_of_the_file(console: Console, project: CampaignProject) -> None:

@@ -15,6 +15,7 @@ from postroad.store.engine import read, write
 from postroad.store.suppression import Entry, SuppressionReason, save_suppressions
 from tests.console.kit import Console
 from tests.console.pages import fill
+from tests.store.rows import add_audience, add_recipient
 
 
 def suppressed(engine: sa.Engine, address: str) -> int:
@@ -38,6 +39,23 @@ async def test_numbers_lead_to_their_rows(console: Console) -> None:
     second = await http.get(following[1].replace("&amp;", "&"))
     assert second.text.count("@example.com</th>") == 10
     assert 'rel="next"' not in second.text
+
+
+async def test_audiences_are_listed_by_pages_with_their_numbers(console: Console) -> None:
+    names = [f"list-{number:03}" for number in range(120)]
+    with write(console.engine) as connection:
+        for number, name in enumerate(names):
+            add_audience(connection, [add_recipient(connection) for _ in range(number % 3)], name=name)
+    http = await console.client(AccessRole.VIEW)
+    path, found = "/people", []
+    while path:
+        page = (await http.get(path)).text
+        found += re.findall(r'<th scope="row"><a href="/people/audiences/(list-\d+)">', page)
+        members = re.findall(r'aria-label="(\d) members of (list-\d+)"', page)
+        assert all(int(number) == int(name[-3:]) % 3 for number, name in members)
+        following = re.search(r'href="([^"]+)" rel="next"', page)
+        path = following[1].replace("&amp;", "&") if following else ""
+    assert found == names
 
 
 async def test_members_of_an_audience_page_by_key(console: Console) -> None:

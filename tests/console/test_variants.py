@@ -128,6 +128,9 @@ async def test_the_state_of_the_test_is_shown(
     assert "33.33 %" in page, "20 replies to 60 messages"
     assert ("That is a result, too" in page) == (at is not None and winner is None)
     assert page.count("<circle") == 2
+    # Without a decision 20 replies against none count, and the decisions of this test were made with 20 against 20.
+    assert ("is better than each of the others is " in page) is (at is None)
+    assert ("The sequential test has no winner: a variant needs the evidence 40" in page) is (at is not None)
 
 
 async def test_a_campaign_without_variants_has_no_such_section(console: Console) -> None:

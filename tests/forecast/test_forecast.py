@@ -152,6 +152,8 @@ async def test_what_comes_with_the_file_of_a_launch_is_counted(context: AppConte
     found = await forecast(context, coming=coming)
     assert found.recipients == 120
     assert {hour.provider for hour in found.hours} == {"google", "other"}
+    import_file(context.engine, "trial", file, context.clock.now())
+    assert (await forecast(context, coming=coming)).recipients == 120, "it was imported after the trial"
 
 
 async def test_a_running_campaign_is_forecast_from_what_is_left(context: AppContext, clock: FakeClock) -> None:

@@ -254,3 +254,28 @@ async def test_a_program_launches_once_for_its_key_and_another_key_approves(laun
         await until(recorded, within_s=WITHIN_S, every_s=0.2)
     actors = {record.action: record.actor for record in launching.console.audit()}
     assert (actors["campaign.launch"], actors["campaign.approve"]) == ("key shop", "key office")
+
+
+async def test_of_two_launches_at_once_one_begins_and_the_other_names_its_run(launching: Launching) -> None:
+    await launching.apply(WITHOUT_APPROVAL)
+    await launching.project.run("queue", "gate", "set", "campaign:spring", "--rate", "1/1s", "--burst", "1")
+    carl = await launching.console.client(AccessRole.SEND, user="carl")
+    async with launching.program("shop") as shop:
+        answers = await asyncio.gather(*(shop.post("/campaigns/spring/launch") for _ in range(2)))
+    page = (await carl.get("/launch/spring")).text
+    is_draft = launching.campaign_state() == "draft"
+    assert sorted(answer.status_code for answer in answers) == [202, 409], [answer.text for answer in answers]
+    [run_id] = [answer.json()["flow_run"] for answer in answers if answer.status_code == 202]
+    [refused] = [answer.json() for answer in answers if answer.status_code == 409]
+    assert refused["type"] == "urn:postroad:problem:conflict"
+    assert f"/runs/flow-run/{run_id}: campaign spring is being launched by another run" in refused["detail"]
+    assert "cancel the run in Prefect" in refused["remedy"]
+    if is_draft:  # It was one when the page was made: a campaign does not become a draft again.
+        assert f'href="/launch/spring/run/{run_id}"' in page
+        assert 'href="/launch/spring/start"' not in page
+    asked = await carl.get("/launch/spring/start")
+    assert asked.headers["location"] == f"/launch/spring/run/{run_id}"
+    assert "is being launched by another run" in await launching.project.run("campaign", "launch", "spring", code=7)
+    await launching.project.run("queue", "gate", "set", "campaign:spring", "--rate", "1000/1s", "--burst", "1000")
+    assert await launching.ended(run_id) == ("COMPLETED", "Completed")
+    await launching.require_all_received_once()

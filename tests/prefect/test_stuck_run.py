@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from deployments.automations import stuck_runs_crash
+from postroad.local.flow_run import TERMINAL
 from postroad.local.prefect_access import PrefectAuth
-from postroad.local.prefect_api import TERMINAL
 from postroad.local.prefect_server import PrefectServer, choose_port
 from postroad.local.processes import Supervisor
 from tests.kit.waiting import until

@@ -43,8 +43,10 @@ def test_members_and_refusals_have_lists_that_sum_to_their_numbers(engine: sa.En
     with write(engine) as connection:
         add_audience(connection, name="empty")
     with read(engine) as connection:
-        found = {row.name: row for row in audiences(connection)}
+        found = {row.name: row for row in audiences(connection).rows}
         assert {name: row.members for name, row in found.items()} == {"empty": 0, "others": 2, "people": 12}
+        paged = all_rows(lambda after: audiences(connection, after=after, limit=2))
+        assert paged == list(found.values())
         for name, row in found.items():
             members = all_rows(lambda after, name=name: audience_members(connection, name, after=after, limit=5))  # type: ignore[misc]
             assert len({member.recipient_id for member in members}) == len(members) == row.members
@@ -117,7 +119,7 @@ def test_reads_cost_the_same_among_more_people(engine: sa.Engine) -> None:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sa.text("ANALYZE"))
         with read(engine) as connection, effort_of(connection) as effort:
-            assert [row.members for row in audiences(connection)] == [last]
+            assert [row.members for row in audiences(connection).rows] == [last]
             assert [count.suppressions for count in suppression_counts(connection)] == [last]
             page = audience_members(connection, "people")
             assert len(audience_members(connection, "people", after=page.next).rows) == 50

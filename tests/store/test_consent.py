@@ -82,7 +82,7 @@ def test_an_address_that_is_not_known_becomes_a_recipient_in_no_audience(engine:
         found = person_consents(connection, "new@example.org")
         assert found is not None
         assert found.memberships == []
-        assert [row.members for row in audiences(connection)] == [0]
+        assert [row.members for row in audiences(connection).rows] == [0]
         assert person_consents(connection, "unknown@example.org") is None
 
 
@@ -98,7 +98,7 @@ def test_the_consent_of_a_member_is_the_line_of_the_first_import(engine: sa.Engi
     import_file(engine, "people", write_csv(tmp_path / "second.csv", ada, cem), NOW + timedelta(days=1))
     import_file(engine, "others", write_csv(tmp_path / "third.csv", cem, ada), NOW + timedelta(days=2))
     with write(engine) as connection:
-        people = {row.name: row.id for row in audiences(connection)}
+        people = {row.name: row.id for row in audiences(connection).rows}
         record_consents(connection, [consent(ada, people["people"])], "shop", NOW)
     found = [(row.audience, Path(row.source).name, row.line, row.given_at) for row in consents_of(engine, ada)]
     assert found == [
@@ -138,7 +138,7 @@ def test_numbers_of_imports_and_sources_have_lists_that_sum_to_them(
     import_file(engine, "people", write_csv(tmp_path / "first.csv", *people[:7]), NOW)
     import_file(engine, "people", write_csv(tmp_path / "second.csv", *people[3:]), NOW)
     with write(engine) as connection:
-        [audience] = [row.id for row in audiences(connection)]
+        [audience] = [row.id for row in audiences(connection).rows]
         new = [consent(address, audience, source=(FORM, STAND)[n % 3 == 0]) for n, address in enumerate(people)]
         assert record_consents(connection, new, "shop", NOW) == 12
         if delete:
@@ -146,7 +146,7 @@ def test_numbers_of_imports_and_sources_have_lists_that_sum_to_them(
                 connection.execute(sa.text(f"DELETE FROM {table} WHERE recipient_id % 4 = 0"))
     with read(engine) as connection:
         found = imports(connection, "people").rows
-        assert sum(row.joined for row in found) == sum(row.members for row in audiences(connection))
+        assert sum(row.joined for row in found) == sum(row.members for row in audiences(connection).rows)
         for row in found:
             members = joined_by(connection, row.id)
             assert len(members) == row.joined > 0

@@ -146,7 +146,7 @@ def test_rows_of_before_are_counted_and_found(old: tuple[sa.Engine, OldDatabase]
     before = migrate.current_revision(engine)
     migrate.upgrade(engine)
     with read(engine) as connection:
-        assert [row.members for row in audiences(connection)] == [len(STATES)]
+        assert [row.members for row in audiences(connection).rows] == [len(STATES)]
         moves = moved(connection, database.campaign)
     assert [each.states for each in moves] == [{S.DEAD: 1}] * (before != migrate.newest_revision())
     assert_counts_agree(engine)

@@ -30,6 +30,7 @@ from postroad.api.routes import (
     suppressions,
     undecided,
     warmup,
+    webhooks,
 )
 from postroad.settings import AccessRole
 
@@ -50,6 +51,7 @@ ROUTERS: Final = (
     shaping.router,
     warmup.router,
     undecided.router,
+    webhooks.router,
 )
 
 _DESCRIPTION: Final = (

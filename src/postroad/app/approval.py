@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -26,6 +27,9 @@ from postroad.store.approval import NAME_LENGTH, Approval, ApprovalState, NamedA
 from postroad.store.campaign import Campaign, find_campaign
 from postroad.store.campaign_run import delete_runs
 from postroad.store.engine import read, write
+
+if TYPE_CHECKING:
+    from postroad.campaign.file_trial import FileTrial
 
 
 class LaunchPermission(StrEnum):
@@ -66,13 +70,13 @@ class PermissionResult:
     new: bool = False
 
 
-async def launch_needs_approval(context: AppContext, name: str, *, coming: int = 0) -> bool:
+async def launch_needs_approval(context: AppContext, name: str, *, coming: FileTrial | None = None) -> bool:
     """Return whether a launch of this campaign now has to be approved first, and is not.
 
     Args:
         context: The open parts.
         name: Name of the campaign.
-        coming: Recipients of the file that the launch imports first.
+        coming: Trial of the file that the launch imports first. None: it imports no file.
 
     Returns:
         Whether a person has to approve it.
@@ -84,11 +88,9 @@ async def launch_needs_approval(context: AppContext, name: str, *, coming: int =
     return await asyncio.to_thread(_lacks_approval, context, name, coming)
 
 
-def _lacks_approval(context: AppContext, name: str, coming: int) -> bool:
+def _lacks_approval(context: AppContext, name: str, coming: FileTrial | None) -> bool:
     now, rules = context.clock.now(), context.settings.approval
-    size = launch_size(context.engine, name, now, rules)
-    if size.people is not None:
-        size = size._replace(people=size.people + coming)
+    size = launch_size(context.engine, name, now, rules, coming)
     with read(context.engine) as connection:
         campaign = find_campaign(connection, name)
         if has_begun(campaign) or not needs_approval(campaign, rules, size):

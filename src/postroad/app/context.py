@@ -75,6 +75,8 @@ class AppContext:
         # Without a clock of our own the queue goes by its server's, the one that workers on all hosts share.
         self._queue_clock = clock
         self._resolver: Resolver | None = None
+        self.launching = asyncio.Lock()
+        """Held while a run is started, so that two requests do not start two runs of one campaign."""
 
     @cached_property
     def shaping(self) -> Shaping:

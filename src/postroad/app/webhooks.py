@@ -34,6 +34,7 @@ from postroad.store.webhook_out import (
     add_deliveries,
     disable_endpoint,
     enable_endpoint,
+    endpoint_states,
     event_of_delivery,
     lock_endpoint,
     set_cursor,
@@ -127,7 +128,7 @@ async def webhook_log(
         UnavailableError: The database does not answer.
     """
     if endpoint is not None:
-        await _require_endpoint(context, endpoint)
+        await require_endpoint(context, endpoint)
 
     def find() -> list[LogRow]:
         with read(context.engine) as connection:
@@ -142,8 +143,8 @@ async def webhook_log(
     return found
 
 
-async def _require_endpoint(context: AppContext, name: str) -> None:
-    """Raise StateError unless the settings or the ledger have an endpoint with this name."""
+async def require_endpoint(context: AppContext, name: str) -> None:
+    """Check that the settings or the ledger have an endpoint with this name. Raises StateError, UnavailableError."""
     known = {report.name for report in await list_endpoints(context)}
     if name not in known:
         raise unknown_name("webhook endpoint", name, known, listed_by="postroad webhook list")
@@ -260,6 +261,23 @@ async def replay_events(context: AppContext, name: str, since: datetime) -> Repl
     return await asyncio.to_thread(rewind)
 
 
+async def replay_extent(context: AppContext, name: str, since: datetime) -> Replay:
+    """Return what a replay of all events since a time would send again. Nothing is changed.
+
+    Raises:
+        StateError: There is no such endpoint, or no recorder has seen it yet.
+        UnavailableError: The database does not answer.
+    """
+    named_endpoint(context, name)
+
+    def look() -> Replay:
+        with read(context.engine) as connection:
+            state = _require_seen(name, endpoint_states(connection).get(name))
+            return Replay(min(event_before(connection, since), state.cursor), state.cursor)
+
+    return await asyncio.to_thread(look)
+
+
 async def replayed(context: AppContext, name: str) -> int:
     """Return the id of the last event that an endpoint has read. Raises UnavailableError, StateError."""
 
@@ -302,7 +320,10 @@ async def set_enabled(context: AppContext, name: str, *, enabled: bool, why: str
 
 
 def _locked(connection: sa.Connection, name: str) -> EndpointState:
-    state = lock_endpoint(connection, name)
+    return _require_seen(name, lock_endpoint(connection, name))
+
+
+def _require_seen(name: str, state: EndpointState | None) -> EndpointState:
     if state is None:
         raise StateError(
             f"no recorder has seen the webhook endpoint {name} yet",

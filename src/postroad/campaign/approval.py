@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -19,6 +19,9 @@ from postroad.settings import ApprovalSettings
 from postroad.store.approval import Approval, ApprovalState, last_approval, use
 from postroad.store.campaign import Campaign, CampaignState, find_campaign, steps_of
 from postroad.store.engine import read
+
+if TYPE_CHECKING:
+    from postroad.campaign.file_trial import FileTrial
 
 _NOT_CONTENT: Final = frozenset(
     {
@@ -72,7 +75,9 @@ def needs_approval(campaign: Campaign, rules: ApprovalSettings | None, size: Lau
     return above is not None and (size.people is None or size.people > above)
 
 
-def launch_size(engine: sa.Engine, name: str, now: datetime, rules: ApprovalSettings | None) -> LaunchSize:
+def launch_size(
+    engine: sa.Engine, name: str, now: datetime, rules: ApprovalSettings | None, coming: FileTrial | None = None
+) -> LaunchSize:
     """Count the recipients of a launch, if a rule needs their number and the launch is not finished.
 
     Args:
@@ -80,6 +85,7 @@ def launch_size(engine: sa.Engine, name: str, now: datetime, rules: ApprovalSett
         name: Name of the campaign.
         now: The time.
         rules: The rule of the settings.
+        coming: Trial of the file that the launch would import first. None: it imports no file.
 
     Returns:
         The number of recipients who are not suppressed; 0 if no rule needs it.
@@ -94,8 +100,11 @@ def launch_size(engine: sa.Engine, name: str, now: datetime, rules: ApprovalSett
         digest = campaign_digest(connection, campaign)
     if not CampaignEntry.of(campaign).at_launch or CampaignEntry.of(campaign).stays_open:
         return LaunchSize(None, digest)
-    zones, _ = count_audience(engine, campaign, now)
-    return LaunchSize(zones.total(), digest)
+    if coming is None:
+        zones, _ = count_audience(engine, campaign, now)
+        return LaunchSize(zones.total(), digest)
+    zones, _ = count_audience(engine, campaign, now, excluded=coming.known, before=coming.before)
+    return LaunchSize(zones.total() + coming.destinations.total(), digest)
 
 
 def has_begun(campaign: Campaign) -> bool:

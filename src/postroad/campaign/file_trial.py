@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 from msgspec.structs import replace
 
-from postroad.campaign.csv_file import open_csv
+from postroad.campaign.csv_file import open_csv, open_file
 from postroad.campaign.intake import NO_TYPES, decode_json, validate_rows
 from postroad.campaign.segment import Segment
 from postroad.campaign.trial import StepTrial
@@ -24,6 +25,7 @@ from postroad.segment.person import Person
 from postroad.store.bulk import found_sql
 from postroad.store.engine import read
 from postroad.store.mail_domain import known_providers
+from postroad.store.members_before import MembersBefore, members_before
 from postroad.store.recipient import NewRecipient, audience_name
 
 _ROWS: Final = 1_000
@@ -38,7 +40,7 @@ class FileTrial:
     For a segment both count its recipients in the file, new members or not, because the file may change them.
     ``missing``: recipients without a value, by field of the condition.
     ``known``: hashes of all addresses in the file. ``met``: recipients of the segment in it. ``tried``: those of them
-    whose renderings were tried.
+    whose renderings were tried. ``before``: who of the audience was a member without this import; None: all members.
     """
 
     rows: int = 0
@@ -49,6 +51,7 @@ class FileTrial:
     destinations: Counter[tuple[str, str | None]] = field(default_factory=Counter)
     known: set[int] = field(default_factory=set)
     missing: Counter[str] = field(default_factory=Counter)
+    before: MembersBefore | None = None
 
     @property
     def zones(self) -> Counter[str | None]:
@@ -93,7 +96,7 @@ def try_file(
     Raises:
         DataError: The file cannot be read, or is not a CSV of recipients.
     """
-    result, begun = FileTrial(), time.thread_time()
+    result, begun = FileTrial(before=_members_before(engine, segment, path)), time.thread_time()
     with open_csv(path) as file:
         size, rows = path.stat().st_size, iter(file)
         while (validated := validate_rows(file.columns, islice(rows, _ROWS), types)).rows:
@@ -119,7 +122,7 @@ def _try_recipients(
 ) -> int:
     """Try recipients, and count those who would be added. Return how many of them belong to the segment."""
     tried = 0
-    for each in _coming(engine, segment, recipients):
+    for each in _coming(engine, segment, recipients, result.before):
         for name in each.missing:
             result.missing[name] += 1
         if not each.met:
@@ -176,13 +179,15 @@ def first_of_file(
     return [each for each in _coming(engine, segment, taken) if each.met and not each.suppressed]
 
 
-def _coming(engine: sa.Engine, segment: Segment, recipients: Sequence[NewRecipient]) -> Iterator[ComingRecipient]:
+def _coming(
+    engine: sa.Engine, segment: Segment, recipients: Sequence[NewRecipient], before: MembersBefore | None = None
+) -> Iterator[ComingRecipient]:
     """Yield recipients of a file with the merge fields that the database has of them."""
     addresses = [address for address, *_ in recipients]
     with read(engine) as connection:
         stored = {
             row.address: row
-            for row in connection.execute(_STORED, {"audience_id": segment.audience_id, "addresses": addresses})
+            for row in connection.execute(_stored(before), {"audience_id": segment.audience_id, "addresses": addresses})
         }
         keys = [*addresses, *{f"@{domain}" for _, domain, *_ in recipients}]
         suppressed = set(connection.execute(_SUPPRESSED, {"audience_id": segment.audience_id, "keys": keys}).scalars())
@@ -230,22 +235,31 @@ def _people(
     return people
 
 
-_STORED = (
-    sa.text(
-        "SELECT id, address, time_zone, attributes, "
-        + found_sql("audience_member WHERE audience_id = :audience_id AND recipient_id = recipient.id")
-        + " AS member "
+def _members_before(engine: sa.Engine, segment: Segment, path: Path) -> MembersBefore:
+    with open_file(path) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with read(engine) as connection:
+        return members_before(connection, segment.audience_id, digest)
+
+
+def _stored(before: MembersBefore | None) -> sa.TextualSelect:
+    """Return the statement that reads recipients by address. ``before``: which members count as such; None: all."""
+    member = "audience_member WHERE audience_id = :audience_id AND recipient_id = recipient.id"
+    if before is not None:
+        member += f" AND {before.sql}"
+    statement = sa.text(
+        f"SELECT id, address, time_zone, attributes, {found_sql(member)} AS member "
         "FROM recipient WHERE address IN :addresses"
-    )
-    .bindparams(sa.bindparam("addresses", type_=sa.Text(), expanding=True))
-    .columns(
+    ).bindparams(sa.bindparam("addresses", type_=sa.Text(), expanding=True))
+    return statement.columns(
         sa.column("id", sa.BigInteger()),
         sa.column("address", sa.Text()),
         sa.column("time_zone", sa.Text()),
         sa.column("attributes", sa.JSON()),
         sa.column("member", sa.Boolean()),
     )
-)
+
+
 _SUPPRESSED = sa.text(
     "SELECT address FROM suppression WHERE address IN :keys AND audience_id IN (0, :audience_id)"
 ).bindparams(sa.bindparam("keys", type_=sa.Text(), expanding=True))

@@ -68,7 +68,7 @@ def forecast(
         first = first_email(steps_of(connection, campaign.id or 0), window)
     known, suppressed = Counter[str | None](), 0
     if CampaignEntry.of(campaign).at_launch:
-        known, suppressed = count_audience(engine, campaign, now, excluded=coming.known)
+        known, suppressed = count_audience(engine, campaign, now, excluded=coming.known, before=coming.before)
     else:
         coming = FileTrial()  # Who will enter is not known.
     zones: Counter[str] = Counter()

@@ -16,12 +16,13 @@ from postroad.campaign.file_trial import FileTrial, try_file
 from postroad.campaign.finding import Level, PreflightCode, PreflightFinding, campaign_finding, step_finding
 from postroad.campaign.journey_preflight import check_ways
 from postroad.campaign.message import StepKey, step_message
-from postroad.campaign.segment import Segment
+from postroad.campaign.segment import Segment, has_members
 from postroad.campaign.segment_preflight import count_for_preflight
 from postroad.campaign.sender_preflight import check_dns, check_settings, senders_of
 from postroad.campaign.sequential_test import min_successes
 from postroad.campaign.trial import RenderingFault, StepTrial, TrialResult, try_audience
 from postroad.errors import ConfigError, DataError, PreflightError
+from postroad.field_types import FieldType
 from postroad.mail.html_reader import HtmlBodyReader
 from postroad.mail.markup_process import prepare_in_subprocess
 from postroad.mail.message import CompiledMessage
@@ -96,22 +97,18 @@ def check(
     """
     with read(engine) as connection:
         campaign = find_campaign(connection, name)
-        members = _count_recipients(connection, campaign)
-        types = settings.field_types(audience := audience_name(connection, campaign.audience_id))
+        types = settings.field_types(audience_name(connection, campaign.audience_id))
         steps = steps_of(connection, campaign.id or 0)
         step_findings, contents = _check_steps(connection, settings, signer, campaign, steps)
-        findings = list(_check_audience(connection, campaign, members)) if file is None else []
+        findings = list(_check_audience(connection, campaign)) if file is None else []
         findings += check_settings(connection, settings, campaign)
         findings += [*check_dns(connection, settings, campaign), *step_findings]
     trials, coming = [content.trial for content in contents], FileTrial()
     segment = Segment.of(campaign, now or datetime.now(UTC))
     if file is not None:
-        try:
-            coming = try_file(engine, segment, file, trials, types=types, budget_s=RENDERING_S, progress=progress)
-            findings += _check_file(file, coming, members, audience)
-        except DataError as error:
-            findings.append(_unreadable(error))
-    count = count_for_preflight(engine, segment, members, coming, CampaignEntry.of(campaign).stays_open)
+        coming, of_file = _try_file(engine, segment, file, trials, types, progress)
+        findings += of_file
+    count = count_for_preflight(engine, segment, coming, CampaignEntry.of(campaign).stays_open)
     findings += [*count.findings, *check_ways(engine, campaign, segment)]
     findings += _check_tests(campaign, steps, count.recipients + coming.new)
     findings += _try_members(engine, segment, trials, count.recipients, coming, progress)
@@ -124,6 +121,25 @@ def check(
         file=coming if file is not None else None,
         contents=tuple(checked),
     )
+
+
+def _try_file(
+    engine: sa.Engine,
+    segment: Segment,
+    file: Path,
+    trials: list[StepTrial],
+    types: Mapping[str, FieldType],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[FileTrial, list[PreflightFinding]]:
+    """Try the file that the launch imports first. Return its trial, and what is wrong with the file."""
+    try:
+        coming = try_file(engine, segment, file, trials, types=types, budget_s=RENDERING_S, progress=progress)
+    except DataError as error:
+        return FileTrial(), [_unreadable(error)]
+    with read(engine) as connection:
+        audience = audience_name(connection, segment.audience_id)
+        is_empty = not coming.new and not has_members(connection, segment.audience_id, coming.before)
+    return coming, list(_check_file(file, coming, audience, is_empty=is_empty))
 
 
 def _unreadable(error: DataError) -> PreflightFinding:
@@ -147,12 +163,7 @@ def _try_members(
     return list(_check_renderings(trials, tried))
 
 
-def _count_recipients(connection: sa.Connection, campaign: Campaign) -> int:
-    statement = sa.text("SELECT count(*) FROM audience_member WHERE audience_id = :id")
-    return int(connection.execute(statement, {"id": campaign.audience_id}).scalar_one())
-
-
-def _check_file(file: Path, coming: FileTrial, recipients: int, audience: str) -> Iterator[PreflightFinding]:
+def _check_file(file: Path, coming: FileTrial, audience: str, *, is_empty: bool) -> Iterator[PreflightFinding]:
     if coming.refused:
         yield campaign_finding(
             PreflightCode.FILE_REFUSED,
@@ -160,12 +171,12 @@ def _check_file(file: Path, coming: FileTrial, recipients: int, audience: str) -
             f"{'is' if coming.refused == 1 else 'are'} not valid and not imported",
             f"After the import, `postroad audience refusals {audience}` and the console's page People show them.",
         )
-    if not recipients + coming.new:
+    if is_empty:
         what = f"{file} has no valid row, and the audience is empty"
         yield campaign_finding(PreflightCode.FILE_NO_ROW, what, "Add recipients to the file.")
 
 
-def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: int) -> Iterator[PreflightFinding]:
+def _check_audience(connection: sa.Connection, campaign: Campaign) -> Iterator[PreflightFinding]:
     # An unfinished import does not matter if the file was changed and imported again.
     unfinished = connection.execute(
         sa.text(
@@ -182,7 +193,7 @@ def _check_audience(connection: sa.Connection, campaign: Campaign, recipients: i
             f"the import of {path} was interrupted",
             "Import that file again to resume the import, or end it: `postroad audience abandon NAME`.",
         )
-    if recipients == 0 and not CampaignEntry.of(campaign).stays_open:
+    if not CampaignEntry.of(campaign).stays_open and not has_members(connection, campaign.audience_id):
         audience = audience_name(connection, campaign.audience_id)
         yield campaign_finding(
             PreflightCode.AUDIENCE_EMPTY,

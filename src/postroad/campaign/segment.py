@@ -18,6 +18,7 @@ from postroad.segment.tree import IsMissing, MergeField, RecipientCondition, fro
 from postroad.store.bulk import any_of, id_rows
 from postroad.store.campaign import Campaign, CampaignState, find_campaign
 from postroad.store.engine import read
+from postroad.store.members_before import MembersBefore
 from postroad.store.suppression import suppressed_sql
 
 PAGE: Final = 2_000
@@ -176,15 +177,30 @@ def count_segment(
     return count
 
 
-def count_members(engine: sa.Engine, audience_id: int) -> int:
-    """Return the number of members of an audience."""
+def count_members(engine: sa.Engine, audience_id: int, before: MembersBefore | None = None) -> int:
+    """Return the number of members of an audience. ``before``: which members are counted; None: all."""
     with read(engine) as connection:
-        statement = sa.text("SELECT count(*) FROM audience_member WHERE audience_id = :id")
+        statement = sa.text(f"SELECT count(*) FROM {_members(before)}")
         return int(connection.execute(statement, {"id": audience_id}).scalar_one())
 
 
+def has_members(connection: sa.Connection, audience_id: int, before: MembersBefore | None = None) -> bool:
+    """Return whether an audience has a member. ``before``: which members count; None: all."""
+    statement = sa.text(f"SELECT 1 FROM {_members(before)} LIMIT 1")
+    return connection.execute(statement, {"id": audience_id}).first() is not None
+
+
+def _members(before: MembersBefore | None) -> str:
+    return "audience_member WHERE audience_id = :id" + (f" AND {before.sql}" if before is not None else "")
+
+
 def count_audience(
-    engine: sa.Engine, campaign: Campaign, now: datetime, *, excluded: Set[int] = frozenset()
+    engine: sa.Engine,
+    campaign: Campaign,
+    now: datetime,
+    *,
+    excluded: Set[int] = frozenset(),
+    before: MembersBefore | None = None,
 ) -> tuple[Counter[str | None], int]:
     """Count the recipients whom a launch would freeze.
 
@@ -193,6 +209,7 @@ def count_audience(
         campaign: The campaign.
         now: Time of the launch.
         excluded: For a segment: hashes of addresses that are not counted.
+        before: Without a segment: which members are counted. None: all.
 
     Returns:
         Those who would get mail, by time zone, and the number of suppressed ones.
@@ -203,13 +220,14 @@ def count_audience(
         for (_, zone), recipients in count.destinations.items():
             zones[zone] += recipients
         return zones, count.suppressed
+    counted = f"AND {before.sql} " if before is not None else ""
     with read(engine) as connection:
         rows = connection.execute(
             sa.text(
                 f"SELECT recipient.time_zone, count(*) AS n, count(*) FILTER (WHERE {suppressed_sql()}) AS suppressed "
                 "FROM campaign JOIN audience_member ON audience_member.audience_id = campaign.audience_id "
                 "JOIN recipient ON recipient.id = audience_member.recipient_id "
-                "WHERE campaign.id = :id GROUP BY recipient.time_zone ORDER BY recipient.time_zone"
+                f"WHERE campaign.id = :id {counted}GROUP BY recipient.time_zone ORDER BY recipient.time_zone"
             ),
             {"id": campaign.id},
         ).all()

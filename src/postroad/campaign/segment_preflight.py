@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from postroad.campaign.file_trial import FileTrial
 from postroad.campaign.finding import PreflightCode, PreflightFinding, campaign_finding
-from postroad.campaign.segment import Segment, SegmentCount, count_segment
+from postroad.campaign.segment import Segment, SegmentCount, count_members, count_segment
 from postroad.field_types import FieldType
 from postroad.printable import counted
 from postroad.segment.tree import RecipientCondition
@@ -22,15 +22,12 @@ class CountedSegment(NamedTuple):
     findings: tuple[PreflightFinding, ...] = ()
 
 
-def count_for_preflight(
-    engine: sa.Engine, segment: Segment, members: int, coming: FileTrial, stays_open: bool
-) -> CountedSegment:
+def count_for_preflight(engine: sa.Engine, segment: Segment, coming: FileTrial, stays_open: bool) -> CountedSegment:
     """Count the recipients of a segment.
 
     Args:
         engine: The database.
         segment: The segment.
-        members: Number of members of the audience.
         coming: Trial of the file that the launch imports first.
         stays_open: Recipients enter after the launch too, so the segment may be empty.
 
@@ -38,7 +35,7 @@ def count_for_preflight(
         The count, with findings. Without a condition all members count.
     """
     if segment.condition is None:
-        return CountedSegment(members)
+        return CountedSegment(count_members(engine, segment.audience_id, coming.before))
     count = count_segment(engine, segment, excluded=coming.known)
     found = _findings(segment.condition, count, coming)
     may_be_empty = PreflightCode.SEGMENT_EMPTY.word if stays_open else ""

@@ -14,7 +14,7 @@ better than all others is at most α: each of the m variants has one other that 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 FALSE_WINNER: Final = 0.05
@@ -22,6 +22,9 @@ FALSE_WINNER: Final = 0.05
 
 RATIOS: Final = (1.05, 1.1, 1.15, 1.2, 1.3, 1.4, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0)
 """Ratios of two success rates over which the evidence is averaged."""
+
+MAX_EVIDENCE: Final = 1_000_000.0
+"""Largest evidence that is reported: far more than any test needs."""
 
 _STEPS: Final = 60
 """Halvings that find the end of an interval: more than a number of 64 bits distinguishes."""
@@ -56,15 +59,38 @@ def find_winner(successes: Mapping[str, int], shares: Mapping[str, int]) -> str 
         The winner. None: no variant has won so far. The probability that a variant ever wins without a difference
         between them is at most `FALSE_WINNER`.
     """
-    needed = math.log(len(shares) / FALSE_WINNER)
+    needed = math.log(evidence_needed(shares))
     for name in shares:
-        others = [other for other in shares if other != name]
-        if all(
-            log_evidence(successes.get(name, 0), successes.get(other, 0), shares[name], shares[other]) >= needed
-            for other in others
-        ):
+        if all(evidence >= needed for evidence in _log_evidences(name, successes, shares)):
             return name
     return None
+
+
+def evidence_needed(shares: Mapping[str, int]) -> float:
+    """Return the evidence against each other variant with which a variant wins: the number of variants / 5 %."""
+    return len(shares) / FALSE_WINNER
+
+
+def evidence_of(name: str, successes: Mapping[str, int], shares: Mapping[str, int]) -> float:
+    """Return the evidence that a variant is better than each of the others: the least of them.
+
+    Args:
+        name: The variant.
+        successes: Number of recipients of each variant who did what decides.
+        shares: Shares of the recipients who get each variant.
+
+    Returns:
+        The evidence, at most `MAX_EVIDENCE`. The variant wins when it reaches `evidence_needed`.
+    """
+    least = min(_log_evidences(name, successes, shares), default=math.inf)
+    return math.exp(least) if least < math.log(MAX_EVIDENCE) else MAX_EVIDENCE
+
+
+def _log_evidences(name: str, successes: Mapping[str, int], shares: Mapping[str, int]) -> Iterator[float]:
+    """Yield the logarithm of the evidence that a variant is better than each of the others."""
+    for other in shares:
+        if other != name:
+            yield log_evidence(successes.get(name, 0), successes.get(other, 0), shares[name], shares[other])
 
 
 def min_successes(shares: Mapping[str, int]) -> int:

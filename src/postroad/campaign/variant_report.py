@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from msgspec import Struct
 
-from postroad.campaign.sequential_test import FALSE_WINNER, rate_interval
+from postroad.campaign.sequential_test import FALSE_WINNER, evidence_needed, evidence_of, rate_interval
 from postroad.store.campaign import Campaign, CampaignState, Step, find_campaign, steps_of
 from postroad.store.engine import read
 from postroad.store.ledger import TouchState
@@ -30,7 +30,8 @@ class VariantFigures(Struct, frozen=True, kw_only=True):
     ``share``: percent of the recipients, before a decision. ``counts``: by state; states without touches are missing.
     ``sent``: a server accepted it, it bounced, or that is unknown. ``clicked``: None, because clicks are not counted
     for single recipients. ``goal``: None for a campaign without a goal. ``rate``, ``low``, ``high``: share of the
-    accepted ones that succeeded so far, with its confidence interval.
+    accepted ones that succeeded so far, with its confidence interval. ``evidence``: that it is better than each of the
+    others, by the successes so far, or by those at the decision; None if the step has no rule of a winner.
     """
 
     name: str
@@ -48,6 +49,7 @@ class VariantFigures(Struct, frozen=True, kw_only=True):
     rate: float
     low: float
     high: float
+    evidence: float | None
 
 
 class VariantDecision(Struct, frozen=True, kw_only=True):
@@ -57,7 +59,7 @@ class VariantDecision(Struct, frozen=True, kw_only=True):
     ``begun_at``, ``decide_at``: None before the first touch is planned. ``planned``, ``tested``: recipients of the step
     before the decision, and those of the test. ``waiting``: touches that wait for their variant. ``winner`` None with
     ``decided_at``: no winner. ``words``: all of it as a sentence. ``evidence``: accepted messages and successes of each
-    variant, at the decision.
+    variant, at the decision. ``evidence_needed``: a variant wins when its evidence reaches it.
     """
 
     by: Criterion
@@ -72,6 +74,7 @@ class VariantDecision(Struct, frozen=True, kw_only=True):
     winner: str | None
     reason: DecisionReason | None
     false_winner: float
+    evidence_needed: float
     evidence: dict[str, dict[str, int]]
     words: str
 
@@ -137,8 +140,9 @@ def _step(
 ) -> StepVariants:
     has_goal = bool((campaign.journey or {}).get("goal"))
     success = split.winner.by if split.winner is not None else Criterion.GOAL if has_goal else Criterion.REPLIED
+    evidence = _evidence(split, counts, test)
     variants = [
-        _figures(variant, share, counts.get(variant, Counter()), success, has_goal=has_goal)
+        _figures(variant, share, counts.get(variant, Counter()), success, evidence.get(variant), has_goal=has_goal)
         for variant, share in split.shares.items()
     ]
     total = sum(states.values())
@@ -153,7 +157,21 @@ def _step(
     )
 
 
-def _figures(name: str, share: int, counts: Counter[str], success: Criterion, *, has_goal: bool) -> VariantFigures:
+def _evidence(split: VariantSplit, counts: Mapping[str, Counter[str]], test: VariantTest | None) -> dict[str, float]:
+    """Return what the sequential test finds for each variant; empty without a rule of a winner."""
+    if split.winner is None:
+        return {}
+    decided = (test.evidence or {}).get("variants", {}) if test is not None else {}
+    successes = {
+        name: decided[name]["successes"] if name in decided else counts.get(name, Counter())[split.winner.by.value]
+        for name in split.shares
+    }
+    return {name: evidence_of(name, successes, split.shares) for name in split.shares}
+
+
+def _figures(
+    name: str, share: int, counts: Counter[str], success: Criterion, evidence: float | None, *, has_goal: bool
+) -> VariantFigures:
     states = {state: counts[state] for state in TouchState if counts[state]}
     sent = (TouchState.ACCEPTED, TouchState.BOUNCED, TouchState.UNKNOWN)
     interval = rate_interval(counts[success.value], counts[TouchState.ACCEPTED])
@@ -173,6 +191,7 @@ def _figures(name: str, share: int, counts: Counter[str], success: Criterion, *,
         rate=interval.rate,
         low=interval.low,
         high=interval.high,
+        evidence=evidence,
     )
 
 
@@ -193,6 +212,7 @@ def _decision(campaign: Campaign, split: VariantSplit, waiting: int, test: Varia
         winner=test.winner if test is not None else None,
         reason=test.reason if test is not None else None,
         false_winner=FALSE_WINNER,
+        evidence_needed=evidence_needed(split.shares),
         evidence=evidence,
         words=_words(campaign, split, waiting, test),
     )

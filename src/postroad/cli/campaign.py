@@ -119,8 +119,9 @@ def launch(
     A launch that needs an approval waits for `postroad campaign approve`, or for a person who resumes its run in
     Prefect.
 
-    Nothing is started where preflight fails (exit code 5), or the campaign does not exist, has ended or was paused by
-    `postroad campaign pause` (exit code 7). `postroad campaign status` says why a launch failed later.
+    Nothing is started where preflight fails (exit code 5), or the campaign does not exist, has ended, was paused by
+    `postroad campaign pause`, or is being launched by another run (exit code 7). `postroad campaign status` says why a
+    launch failed later.
     """
     from postroad.cli.unknown import default_actor
     from postroad.local.campaign_launch import start_launch

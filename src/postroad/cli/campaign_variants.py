@@ -44,9 +44,10 @@ def variants(
 def _print_step(campaign: str, step: StepVariants) -> None:
     outcomes = ("sent", "accepted", "bounced", "complained", "unsubscribed", "replied")
     goal = ["goal"] if any(variant.goal is not None for variant in step.variants) else []
+    evidence = [f"evidence of {step.decision.evidence_needed:,.0f}"] if step.decision is not None else []
     print_table(
         f"{campaign}, step {step.step}: {step.touches:,} touches, {step.without_variant:,} without a variant",
-        ["variant", "share", "touches", *outcomes, *goal, f"{step.success} rate", "95 % interval"],
+        ["variant", "share", "touches", *outcomes, *goal, f"{step.success} rate", "95 % interval", *evidence],
         (
             [
                 variant.name,
@@ -56,6 +57,7 @@ def _print_step(campaign: str, step: StepVariants) -> None:
                 *([variant.goal] if goal else []),
                 f"{variant.rate:.2%}",
                 f"{variant.low:.2%} to {variant.high:.2%}",
+                *([f"{variant.evidence:,.2f}"] if variant.evidence is not None else []),
             ]
             for variant in step.variants
         ),

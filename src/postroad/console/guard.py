@@ -112,6 +112,14 @@ def origin_is_allowed(request: Request, settings: ConsoleSettings) -> bool:
     return origin is None or origin.lower() == own_origin(request, settings)
 
 
+def is_from_other_site(request: Request) -> bool:
+    """Return whether a page of another site, or of another host of the domain, caused a request.
+
+    Browsers say so in Sec-Fetch-Site, also after redirects. A client that is not a browser may leave the header out.
+    """
+    return request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
+
+
 def own_origin(request: Request, settings: ConsoleSettings) -> str:
     """Return the origin of the console's pages, as the browser of this request sees them."""
     host = request.headers.get("host", "").lower()

@@ -93,6 +93,21 @@ class OidcClient:
         )
         return url
 
+    def require_begun(self, secret: str, state: str) -> None:
+        """Check that a response is that of the sign-in that this browser began.
+
+        Args:
+            secret: The secret of the browser's cookie. Empty: it has none.
+            state: The state of the response.
+
+        Raises:
+            OidcRefusedError: The browser began no sign-in, or another one.
+        """
+        if not secret:
+            raise OidcRefusedError("this browser began no sign-in, or it has expired", remedy="Sign in again.")
+        if not hmac.compare_digest(state.encode(), _derive(secret, "state").encode()):
+            raise OidcRefusedError("this is the response to another sign-in", remedy="Sign in again.")
+
     async def finish(self, secret: str, redirect_uri: str, *, code: str, state: str) -> str:
         """Return the name of the user whom the provider authenticated.
 
@@ -106,8 +121,7 @@ class OidcClient:
             OidcRefusedError: The response is not that of this sign-in, or its token is not valid.
             UnavailableError: The provider does not reply as it must.
         """
-        if not hmac.compare_digest(state.encode(), _derive(secret, "state").encode()):
-            raise OidcRefusedError("this is the response to another sign-in", remedy="Sign in again.")
+        self.require_begun(secret, state)
         metadata = await self._provider()
         reply = await self._ask(
             metadata.token_endpoint,

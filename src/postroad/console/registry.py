@@ -24,6 +24,8 @@ from postroad.console.screens import (
     sign_in,
     undecided,
     warmup,
+    webhook_acts,
+    webhooks,
     why,
 )
 
@@ -37,13 +39,14 @@ SCREENS: tuple[Screen, ...] = (
     receivers.screen,
     warmup.screen,
     domains.screen,
+    webhooks.screen,
     people.screen,
     audit.screen,
     access.screen,
     sign_in.screen,
 )
 
-# These add routes to the screens of campaigns, launches, messages and people.
+# These add routes to the screens of campaigns, launches, messages, people and webhooks.
 _WITH_ROUTES = (
     campaign_acts,
     campaign_forecast,
@@ -53,4 +56,5 @@ _WITH_ROUTES = (
     launch_approval,
     message_acts,
     people_consents,
+    webhook_acts,
 )

@@ -21,6 +21,7 @@ from postroad.store.campaign import Campaign
 from postroad.store.engine import read
 from postroad.store.ledger import LEAVES_AT, SENDER_OF_TOUCH, SENT_OR_SKIPPED, WAITING, TouchState
 from postroad.store.mail_domain import known_providers
+from postroad.store.members_before import MembersBefore
 from postroad.store.suppression import suppressed_sql
 from postroad.store.touches.transitions import states_sql
 
@@ -57,17 +58,24 @@ class Router:
 
 
 def members(
-    connection: sa.Connection, campaign: Campaign, cap: ForecastCap | None = None
+    connection: sa.Connection,
+    campaign: Campaign,
+    cap: ForecastCap | None = None,
+    before: MembersBefore | None = None,
 ) -> Iterator[tuple[RecipientGroup, int]]:
-    """Yield how many members of a campaign's audience are not suppressed, by destination and hold of its cap."""
+    """Yield how many members of a campaign's audience are not suppressed, by destination and hold of its cap.
+
+    ``before``: which members are counted. None: all.
+    """
     held = cap.held_until(connection, "recipient.id") if cap is not None else "0"
+    counted = f"AND {before.sql} " if before is not None else ""
     statement = sa.text(
         f"SELECT recipient.domain, mail_domain.provider, mail_domain.site, recipient.time_zone, {held} AS held, "
         "count(*) AS members "
         "FROM campaign JOIN audience_member ON audience_member.audience_id = campaign.audience_id "
         "JOIN recipient ON recipient.id = audience_member.recipient_id "
         "LEFT JOIN mail_domain ON mail_domain.domain = recipient.domain "
-        f"WHERE campaign.id = :id AND NOT {suppressed_sql()} "
+        f"WHERE campaign.id = :id {counted}AND NOT {suppressed_sql()} "
         "GROUP BY recipient.domain, mail_domain.provider, mail_domain.site, recipient.time_zone, held"
     )
     for domain, provider, site, zone, until, number in connection.execute(statement, {"id": campaign.id}):

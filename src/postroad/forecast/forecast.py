@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -185,14 +184,14 @@ class _Demand:
         with read(engine) as connection:
             arrivals = self._others(connection, router, now)
             if own.launched_at is None:
-                excluded = coming.known if coming is not None else set[int]()
+                trial = coming or FileTrial()
                 known = (
-                    segment_members(engine, own, now, excluded, self._cap)
+                    segment_members(engine, own, now, trial.known, self._cap)
                     if own.segment
-                    else members(connection, own, self._cap)
+                    else members(connection, own, self._cap, trial.before)
                 )
                 # Who will enter after the launch is not known.
-                found = [*known, *_coming(coming)] if CampaignEntry.of(own).at_launch else []
+                found = [*known, *_coming(trial)] if CampaignEntry.of(own).at_launch else []
                 rollout = Rollout.of(own)
                 if rollout is None:
                     return arrivals + first_arrivals(found, self.following, sender, router, now)
@@ -286,8 +285,8 @@ class _Demand:
         ).run(now.timestamp())
 
 
-def _coming(coming: FileTrial | None) -> Iterable[tuple[RecipientGroup, int]]:
-    for (domain, zone), number in (coming.destinations if coming is not None else Counter()).items():
+def _coming(coming: FileTrial) -> Iterable[tuple[RecipientGroup, int]]:
+    for (domain, zone), number in coming.destinations.items():
         yield RecipientGroup(domain, None, None, zone), number
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from postroad.app.approval import launch_needs_approval
 from postroad.app.context import AppContext
 from postroad.app.preflight import Progress, preflight_with_file
-from postroad.local.prefect_api import open_prefect
+from postroad.local.live_launches import find_live_launches, has_run, require_no_launch, shown_launches
+from postroad.local.prefect_api import PrefectApi, open_prefect
 from postroad.operations.campaign_runs import require_launchable
 
 
@@ -42,16 +43,39 @@ async def start_launch(
         The run.
 
     Raises:
-        StateError: There is no such campaign, it has ended, a person paused it, or the deployment is not installed.
+        StateError: There is no such campaign, it has ended, a person paused it, another run launches it now, or the
+            deployment is not installed.
         PreflightError: Preflight fails.
         UnavailableError: The database or Prefect's server is unavailable.
     """
-    await asyncio.to_thread(require_launchable, context.engine, name)
+    await require_startable(context, name, is_repetition=idempotency_key is not None)
     report, _ = await preflight_with_file(context, name, progress=progress)
     report.require_ok()
-    coming = report.file.new if report.file is not None else 0
-    waits = await launch_needs_approval(context, name, coming=coming)
-    async with open_prefect(context.settings) as prefect:
+    waits = await launch_needs_approval(context, name, coming=report.file)
+    async with context.launching, open_prefect(context.settings) as prefect:
+        await _require_no_other_run(context, prefect, name, idempotency_key)
         parameters = {"params": {"campaign": name, "asked_by": asked_by}}
         run_id = await prefect.run_deployment("campaign/campaign", parameters, idempotency_key=idempotency_key)
         return StartedLaunch(run_id=str(run_id), url=prefect.url_of(run_id), needs_approval=waits)
+
+
+async def require_startable(context: AppContext, name: str, *, is_repetition: bool = False) -> None:
+    """Check that a person may launch a campaign now.
+
+    Args:
+        context: The open parts.
+        name: Name of the campaign.
+        is_repetition: The run that launches the campaign now may be that of the same request.
+
+    Raises:
+        StateError: There is no such campaign, it has ended, a person paused it, or a run launches it now.
+        UnavailableError: The database is unavailable.
+    """
+    await asyncio.to_thread(require_launchable, context.engine, name)
+    if not is_repetition:
+        require_no_launch(name, await shown_launches(context))
+
+
+async def _require_no_other_run(context: AppContext, prefect: PrefectApi, name: str, key: str | None) -> None:
+    if key is None or not await has_run(prefect, key):
+        require_no_launch(name, await find_live_launches(prefect, context.clock.now()))

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
@@ -19,6 +18,7 @@ import httpx
 
 from postroad.clock import Clock, SystemClock
 from postroad.errors import ConfigError, StateError, UnavailableError, UsageError
+from postroad.local.flow_run import FlowRun, RunState
 from postroad.local.prefect_access import PASSWORD_FILE, PrefectAccess, find_prefect
 from postroad.local.prefect_pool import POOL
 from postroad.settings import Settings
@@ -26,33 +26,6 @@ from postroad.settings import Settings
 POLL_EVERY_S: Final = 0.25
 REQUEST_WITHIN_S: Final = 60.0
 """A Prefect on SQLite may wait that long for its own writers when the disk is busy."""
-
-TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
-"""Kinds of state in which a run has ended."""
-
-
-@dataclass(frozen=True)
-class RunState:
-    """The state of a flow run.
-
-    Attributes:
-        kind: Prefect's type of state, such as `COMPLETED`.
-        name: The name that Prefect's UI shows.
-        message: The flow's own message.
-    """
-
-    kind: str
-    name: str
-    message: str
-
-    @property
-    def terminal(self) -> bool:
-        """Whether the run has ended."""
-        return self.kind in TERMINAL
-
-    @property
-    def completed(self) -> bool:
-        return self.kind == "COMPLETED"
 
 
 class PrefectApi:
@@ -215,8 +188,7 @@ class PrefectApi:
         answer = await self._request("GET", f"/flow_runs/{run_id}")
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise StateError(f"there is no flow run {run_id}", missing=True)
-        state = answer.raise_for_status().json()["state"]
-        return RunState(state["type"], state["name"], state["message"] or "")
+        return RunState.of(answer.raise_for_status().json()["state"])
 
     async def states(self, run_ids: Sequence[str]) -> dict[str, RunState]:
         """Return the present states of runs by their ids, without runs that the server does not have.
@@ -224,13 +196,17 @@ class PrefectApi:
         Raises:
             UnavailableError: No server answers.
         """
-        wanted = {"flow_runs": {"id": {"any_": list(run_ids)}}}
-        answer = (await self._request("POST", "/flow_runs/filter", json=wanted)).raise_for_status()
-        return {
-            run["id"]: RunState(state["type"], state["name"], state["message"] or "")
-            for run in answer.json()
-            if (state := run["state"]) is not None
-        }
+        runs = await self.find_runs({"flow_runs": {"id": {"any_": list(run_ids)}}})
+        return {run.run_id: run.state for run in runs}
+
+    async def find_runs(self, wanted: Mapping[str, Any]) -> list[FlowRun]:
+        """Return the runs that a filter of Prefect's API matches, at most 200. A run without a state is left out.
+
+        Raises:
+            UnavailableError: No server answers.
+        """
+        answer = await self._request("POST", "/flow_runs/filter", json=dict(wanted))
+        return [FlowRun.of(run) for run in answer.raise_for_status().json() if run["state"] is not None]
 
     async def add_log(self, run_id: str, message: str, at: datetime) -> None:
         """Add a warning to the log that the page of a run shows.

@@ -14,7 +14,8 @@ from typing import Final
 from postroad.app.context import AppContext
 from postroad.delivery.submit import queue_name
 from postroad.errors import UnavailableError
-from postroad.local.prefect_api import PrefectApi, RunState, open_prefect
+from postroad.local.flow_run import RunState
+from postroad.local.prefect_api import PrefectApi, open_prefect
 from postroad.operations.campaign_runs import end_runs, stop_run
 from postroad.store.campaign_run import ActiveRun, active_runs
 from postroad.store.engine import read

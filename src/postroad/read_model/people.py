@@ -22,9 +22,9 @@ from postroad.store.people_page import (
     refusal_page,
     suppression_page,
 )
+from postroad.store.person_page import audience_page
 from postroad.store.recipient import find_audience
 from postroad.store.suppression import SuppressionReason
-from postroad.store.types import UtcDateTime
 
 
 class AudienceFigures(Struct, frozen=True, kw_only=True):
@@ -44,15 +44,27 @@ class ReasonCount(Struct, frozen=True, kw_only=True):
     suppressions: int
 
 
-_AUDIENCES = sa.text("SELECT id, name, created_at FROM audience ORDER BY name").columns(
-    sa.column("id", sa.Integer()), sa.column("name", sa.Text()), sa.column("created_at", UtcDateTime())
-)
+def audiences(
+    connection: sa.Connection, *, after: str | None = None, limit: int = DEFAULT_LIMIT
+) -> Page[AudienceFigures]:
+    """Return audiences with the number of their members and their last imports, by name.
 
+    Args:
+        connection: A connection in a transaction.
+        after: The cursor of the page before; None: the first page.
+        limit: Rows of the page.
 
-def audiences(connection: sa.Connection) -> list[AudienceFigures]:
-    """Return all audiences with the number of their members and their last imports, by name."""
-    members, imports = members_by_audience(connection), newest_imports(connection)
-    return [
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: The cursor is not one of this list.
+    """
+    limit = checked_limit(limit)
+    rows = audience_page(connection, after=decode_cursor(after, str, ""), limit=limit + 1)
+    ids = [row.id for row in rows]
+    members, imports = members_by_audience(connection, ids), newest_imports(connection, ids)
+    figures = [
         AudienceFigures(
             id=row.id,
             name=row.name,
@@ -60,8 +72,9 @@ def audiences(connection: sa.Connection) -> list[AudienceFigures]:
             members=members.get(row.id, 0),
             last_import=imports.get(row.id),
         )
-        for row in connection.execute(_AUDIENCES)
+        for row in rows
     ]
+    return to_page(figures, limit, lambda row: row.name)
 
 
 def audience_members(

@@ -65,10 +65,11 @@ def key_by_prefix(connection: sa.Connection, prefix: str) -> ApiKey | None:
     return key
 
 
-def api_keys(connection: sa.Connection) -> list[ApiKey]:
-    """Return all keys, in the order of their names."""
+def api_keys(connection: sa.Connection, *, after: str = "", limit: int | None = None) -> list[ApiKey]:
+    """Return keys in the order of their names, those whose names come after a name. ``limit`` None: all of them."""
     session = Session(connection)
-    keys = list(session.exec(select(ApiKey).order_by(ApiKey.name)))
+    statement = select(ApiKey).where(ApiKey.name > after).order_by(ApiKey.name).limit(limit)
+    keys = list(session.exec(statement))
     session.expunge_all()
     return keys
 

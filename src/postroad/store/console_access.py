@@ -111,9 +111,10 @@ def find_user(connection: sa.Connection, name: str) -> ConsoleUser | None:
     return None if row is None else ConsoleUser(**row._mapping)
 
 
-def users(connection: sa.Connection) -> Sequence[ConsoleUser]:
-    """Return all users by name. A person adds each of them, so they are few."""
-    return [ConsoleUser(**row._mapping) for row in connection.execute(sa.select(_USERS).order_by(_USERS.c.name))]
+def users(connection: sa.Connection, *, after: str = "", limit: int | None = None) -> Sequence[ConsoleUser]:
+    """Return users by name, those whose names come after a name. ``limit`` None: all of them."""
+    statement = sa.select(_USERS).where(_USERS.c.name > after).order_by(_USERS.c.name).limit(limit)
+    return [ConsoleUser(**row._mapping) for row in connection.execute(statement)]
 
 
 def any_user(connection: sa.Connection) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 from sqlmodel import Field
 
+from postroad.store.bulk import any_of, id_rows
 from postroad.store.types import StoredRow
 
 
@@ -43,12 +46,15 @@ class SuppressionCount(StoredRow, table=True):
     suppressions: int = Field(sa_type=sa.BigInteger)
 
 
-def members_by_audience(connection: sa.Connection) -> dict[int, int]:
-    """Return the number of members of each audience that has any."""
+def members_by_audience(connection: sa.Connection, audience_ids: Sequence[int]) -> dict[int, int]:
+    """Return the number of members of those of these audiences that have any."""
+    item, parameters = id_rows(connection, audience_ids)
     statement = sa.text(
-        "SELECT audience_id, sum(members) AS n FROM audience_count GROUP BY audience_id HAVING sum(members) <> 0"
+        "SELECT audience_id, sum(members) AS n FROM audience_count "
+        f"WHERE audience_id {any_of(connection, f'SELECT batch.id FROM {item}')} "
+        "GROUP BY audience_id HAVING sum(members) <> 0"
     )
-    return {row.audience_id: int(row.n) for row in connection.execute(statement)}
+    return {row.audience_id: int(row.n) for row in connection.execute(statement, parameters)}
 
 
 def suppressions_by_reason(connection: sa.Connection) -> dict[str, int]:

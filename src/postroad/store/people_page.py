@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from postroad.store.bulk import any_of, id_rows
 from postroad.store.keyset import keyset_sql
 from postroad.store.suppression import SuppressionReason
 from postroad.store.types import UtcDateTime
@@ -102,12 +104,13 @@ def member_page(connection: sa.Connection, audience_id: int, *, after: int, limi
     return [ListedMember(*row) for row in connection.execute(statement, values)]
 
 
-def newest_imports(connection: sa.Connection) -> dict[int, ImportRow]:
-    """Return the newest import of each audience that has any, by the audience's id."""
+def newest_imports(connection: sa.Connection, audience_ids: Sequence[int]) -> dict[int, ImportRow]:
+    """Return the newest import of those of these audiences that have any, by the audience's id."""
+    item, parameters = id_rows(connection, audience_ids)
     # One lookup for each audience: an audience may have many imports.
-    newest = "(SELECT max(its.id) FROM audience_import AS its WHERE its.audience_id = audience.id)"
-    statement = sa.text(f"{_IMPORTS} id IN (SELECT {newest} FROM audience)").columns(*_IMPORT_COLUMNS)
-    rows = [ImportRow(*row) for row in connection.execute(statement)]
+    newest = "(SELECT max(its.id) FROM audience_import AS its WHERE its.audience_id = batch.id)"
+    statement = sa.text(f"{_IMPORTS} id {any_of(connection, f'SELECT {newest} FROM {item}')}")
+    rows = [ImportRow(*row) for row in connection.execute(statement.columns(*_IMPORT_COLUMNS), parameters)]
     return {row.audience_id: row for row in rows}
 
 

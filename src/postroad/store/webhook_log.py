@@ -87,6 +87,13 @@ def log_attempts(connection: sa.Connection, attempts: Sequence[LoggedAttempt]) -
     connection.execute(sa.text(f"INSERT INTO webhook_attempt ({names}) SELECT {picks} FROM {item}"), parameters)
 
 
+_NAMES: Final = f"id, {', '.join(_ATTEMPT)}"
+_COLUMNS: Final[tuple[sa.ColumnClause[Any], ...]] = (
+    sa.column("id", sa.BigInteger()),
+    *(sa.column(name, kind) for name, kind in _ATTEMPT.items()),
+)
+
+
 class LogRow(NamedTuple):
     """One row of the log."""
 
@@ -121,13 +128,22 @@ def log_page(
         conditions.append("id < :before")
         values["before"] = before
     where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
-    statement = sa.text(f"SELECT id, {', '.join(_ATTEMPT)} FROM webhook_attempt {where}ORDER BY id DESC LIMIT :limit")
-    columns: list[sa.ColumnElement[Any]] = [
-        sa.column("id", sa.BigInteger()),
-        *(sa.column(name, kind) for name, kind in _ATTEMPT.items()),
-    ]
-    rows = connection.execute(statement.columns(*columns), {**values, "limit": limit})
+    statement = sa.text(f"SELECT {_NAMES} FROM webhook_attempt {where}ORDER BY id DESC LIMIT :limit")
+    rows = connection.execute(statement.columns(*_COLUMNS), {**values, "limit": limit})
     return [LogRow(*row) for row in rows]
+
+
+def last_attempts(connection: sa.Connection, endpoint: str, message_ids: Sequence[str]) -> dict[str, LogRow]:
+    """Return the newest attempt of each of these events at an endpoint, by message id."""
+    newest = (
+        "SELECT max(id) FROM webhook_attempt WHERE endpoint = :endpoint AND message_id IN :message_ids "
+        "GROUP BY message_id"
+    )
+    statement = sa.text(f"SELECT {_NAMES} FROM webhook_attempt WHERE id IN ({newest})").bindparams(
+        sa.bindparam("message_ids", list(message_ids), type_=sa.Text(), expanding=True)
+    )
+    rows = [LogRow(*row) for row in connection.execute(statement.columns(*_COLUMNS), {"endpoint": endpoint})]
+    return {row.message_id: row for row in rows}
 
 
 _OLD: Final = {

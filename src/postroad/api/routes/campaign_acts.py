@@ -18,6 +18,8 @@ from postroad.store.ledger import TouchState
 
 router = APIRouter(route_class=ApiRoute, tags=["campaigns"])
 
+MAX_REASON = 300
+
 
 class ActAnswer(Answer):
     """The state of a campaign after an act."""
@@ -30,6 +32,7 @@ class RecallInput(Input):
     """What to recall."""
 
     step: str | None = Field(default=None, max_length=100, description="only this email step; unset: the campaign")
+    reason: str = Field(default="", max_length=MAX_REASON, description="it is kept in the audit log")
 
 
 class RecallAnswer(Answer):
@@ -82,7 +85,7 @@ async def cancel_campaign(name: CampaignName, caller: CallerParameter) -> ActAns
 async def recall_campaign(name: CampaignName, recall: RecallInput, caller: CallerParameter) -> RecallAnswer:
     """Stop what has not left of a campaign, or of one of its steps, for good."""
     target = f"{name}, step {recall.step}" if recall.step else name
-    async with caller.act("campaign.recall", target) as act:
+    async with caller.act("campaign.recall", target, note=recall.reason) as act:
         done = await campaign_acts.recall_campaign(caller.parts.context, name, recall.step)
         act.count = done.counts[TouchState.CANCELLED]
     return RecallAnswer(campaign=name, step=done.step, state=done.state, counts=done.counts)

@@ -74,6 +74,10 @@ class VariantAnswer(Answer):
     rate: float = Field(description="share of the accepted messages that succeeded")
     low: float = Field(description="lower end of the 95 % interval, which holds at all times at once")
     high: float
+    evidence: float | None = Field(
+        description="that it is better than each of the others, now or at the decision, at most 1,000,000; null: the "
+        "step has no rule of a winner"
+    )
 
 
 class VariantDecisionAnswer(Answer):
@@ -85,6 +89,9 @@ class VariantDecisionAnswer(Answer):
     planned: int
     tested: int
     waiting: int = Field(description="messages that wait for the decision")
+    at_most: int = Field(description="percent of the recipients who get a variant before the decision")
+    evidence_needed: float = Field(description="a variant wins when its `evidence` reaches this")
+    false_winner: float = Field(description="probability, at most, of a winner that is not better than all others")
     decided_at: Time | None
     winner: str | None = Field(description="null with `decided_at`: no variant was better for sure")
     reason: DecisionReason | None

@@ -27,7 +27,7 @@ from postroad.campaign.finding import Level, PreflightFinding
 from postroad.campaign.status import CampaignSummary, summary
 from postroad.forecast.coming import coming_recipients
 from postroad.forecast.forecast import ForecastRequest, forecast_campaign
-from postroad.local.campaign_launch import start_launch
+from postroad.local.campaign_launch import require_startable, start_launch
 from postroad.settings import AccessRole
 from postroad.store.campaign import CampaignState
 from postroad.store.campaign_page import CampaignRow, campaign_page
@@ -285,10 +285,14 @@ async def launch_campaign(
         ),
     ] = None,
 ) -> LaunchAnswer:
-    """Launch a campaign: preflight, then start the Prefect run that freezes its audience and enqueues its mail."""
+    """Launch a campaign: preflight, then start the Prefect run that freezes its audience and enqueues its mail.
+
+    While a run launches the campaign, this is a conflict, whose detail names the run.
+    """
     if key is not None and not key.isascii():
         raise invalid("Idempotency-Key", "it has visible ASCII characters")
     run_key = f"api {name} {key}" if key is not None else None
+    await require_startable(caller.parts.context, name, is_repetition=key is not None)
     async with caller.act("campaign.launch", name, first=True):
         started = await start_launch(caller.parts.context, name, asked_by=caller.name, idempotency_key=run_key)
     return LaunchAnswer(campaign=name, flow_run=started.run_id, url=started.url, needs_approval=started.needs_approval)

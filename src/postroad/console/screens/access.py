@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import Response
+from typing import Annotated
+
+from fastapi import Query, Response
 
 from postroad.console.authorise import CurrentVisit
 from postroad.console.confirm import Confirmation, Extent
 from postroad.console.screen import NavSection, Screen
 from postroad.console.visit import Visit
 from postroad.errors import StateError, UsageError
+from postroad.read_model.page import decode_cursor, to_page
 from postroad.settings import AccessRole
 from postroad.store.api_key import ApiKey, api_keys, revoke_key
 from postroad.store.audit import record_act
@@ -18,18 +21,28 @@ from postroad.store.engine import write
 screen = Screen(name="access", title="Access", path="/access", section=NavSection.RECORDS, role=AccessRole.OWN)
 
 ROWS = 50
+MAX_CURSOR = 2_000
+"""A name has at most 200 characters, of which each may be six in JSON."""
+
+Cursor = Annotated[str | None, Query(max_length=MAX_CURSOR)]
 
 
 @screen.get("/access", role=AccessRole.OWN)
-async def access(visit: CurrentVisit, after: str | None = None) -> Response:
-    """List users, sessions and keys of the API."""
+async def access(
+    visit: CurrentVisit, after: Cursor = None, users_after: Cursor = None, keys_after: Cursor = None
+) -> Response:
+    """List users, keys of the API and sessions, each list in pages of its own."""
     before = None if after is None else _session_id(after)
     rows = await visit.read(sessions, visit.parts.now(), ROWS + 1, before=before)
     shown = rows[:ROWS]
+    known = await visit.read(users, after=decode_cursor(users_after, str, ""), limit=ROWS + 1)
+    keys = await visit.read(api_keys, after=decode_cursor(keys_after, str, ""), limit=ROWS + 1)
     return visit.page(
         "access.html",
-        users=await visit.read(users),
-        keys=await visit.read(api_keys),
+        users=to_page(known, ROWS, lambda user: user.name),
+        first_users=users_after is None,
+        keys=to_page(keys, ROWS, lambda key: key.name),
+        first_keys=keys_after is None,
         now=visit.parts.now(),
         sessions=shown,
         next=str(shown[-1].id) if len(rows) > ROWS else None,

@@ -185,7 +185,7 @@ async def do_recall(visit: CurrentVisit, campaign: str, step: StepName = None) -
         return visit.confirm(await _recall(visit, campaign, step, field), status=422)
     counts = await _counts(visit, campaign, step)
     await visit.parts.queue()  # A page starts no server.
-    target = f"{campaign} step {step}" if step else campaign
+    target = f"{campaign}, step {step}" if step else campaign
     waiting = sum(counts[state] for state in LIVE)
     async with visit.act("campaign.recall", target, count=waiting, note=note):
         result = await campaign_acts.recall_campaign(visit.parts.context, campaign, step)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import sqlalchemy as sa
 from fastapi import Query, Response
 
+from postroad.campaign.status import CampaignSummary
 from postroad.console.authorise import CurrentVisit
 from postroad.console.campaign_view import (
     CAMPAIGN_TONES,
@@ -25,6 +26,7 @@ from postroad.console.screen import NavSection, Screen
 from postroad.console.variant_view import variant_views
 from postroad.console.visit import Visit
 from postroad.explain.campaign_delays import campaign_delays
+from postroad.local.live_launches import LiveLaunch, shown_launches
 from postroad.read_model.campaigns import (
     CampaignParts,
     campaign_lines,
@@ -103,6 +105,13 @@ def _is_cut(moves: Sequence[Moved]) -> bool:
     return max(of_step.values(), default=0) >= MOVED_OF_STEP
 
 
+async def _live_launch(visit: Visit, summary: CampaignSummary) -> LiveLaunch | None:
+    """Return the run that launches a draft now."""
+    if summary.state is not CampaignState.DRAFT:
+        return None
+    return (await shown_launches(visit.parts.context)).get(summary.campaign)
+
+
 async def _campaign_values(visit: Visit, name: str) -> dict[str, Any]:
     found, hours, moves, paused = await visit.read(_read_campaign, name, visit.parts.now())
     summary = found.summary
@@ -122,6 +131,7 @@ async def _campaign_values(visit: Visit, name: str) -> dict[str, Any]:
         "tones": TOUCH_TONES,
         "variants": await variant_views(visit, name),
         "request_expired": summary.approval is not None and summary.approval.expired(visit.parts.now()),
+        "launching": await _live_launch(visit, summary),
     }
 
 

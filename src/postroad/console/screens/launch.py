@@ -31,7 +31,8 @@ from postroad.console.screens.campaign_forecast import forecast_values
 from postroad.console.visit import Visit
 from postroad.errors import DataError, PostroadError
 from postroad.forecast.coming import coming_recipients
-from postroad.local.campaign_launch import start_launch
+from postroad.local.campaign_launch import require_startable, start_launch
+from postroad.local.live_launches import shown_launches
 from postroad.local.prefect_api import open_prefect
 from postroad.operations.campaign_runs import require_launchable
 from postroad.read_model.campaigns import campaign_lines
@@ -44,6 +45,7 @@ screen = Screen(name="launch", title="Launch", path="/launch", section=NavSectio
 
 APPROVALS: Final = 50
 LAUNCHABLE: Final = CampaignState.DRAFT
+ALREADY: Final = "It is being launched by this run."
 
 Step = Annotated[str | None, Query(max_length=200)]
 Address = Annotated[str | None, Query(max_length=320)]
@@ -70,6 +72,7 @@ async def choose(visit: CurrentVisit, after: Cursor = None) -> Response:
         next=page.next,
         first=after is None,
         waiting=waiting,
+        launches=await shown_launches(visit.parts.context),
         url_of=launch_url,
     )
 
@@ -89,7 +92,7 @@ async def _look(visit: Visit, name: str) -> LaunchView:
     try:
         trial = await visit.run(coming_recipients, context, name)
         seen = await visit.run(forecast_launch, context.engine, name, visit.parts.now(), trial, context.calendar)
-        needed = await launch_needs_approval(context, name, coming=trial.new if trial else 0)
+        needed = await launch_needs_approval(context, name, coming=trial)
     except PostroadError as error:
         return LaunchView(problem=error)
     return LaunchView(forecast=seen, file="the launch imports its file first" if trial else None, needs_approval=needed)
@@ -109,6 +112,7 @@ async def launch(visit: CurrentVisit, campaign: str, step: Step = None, variant:
         state=row.state,
         tone=CAMPAIGN_TONES[row.state],
         launchable=row.state is LAUNCHABLE,
+        launching=(await shown_launches(visit.parts.context)).get(campaign) if row.state is LAUNCHABLE else None,
         view=await _look(visit, campaign),
         samples=samples,
         variants=await visit.read(planned_variants, campaign),
@@ -213,8 +217,11 @@ async def proof(visit: CurrentVisit, campaign: str) -> Response:
 
 @screen.get("/launch/{campaign}/start", role=AccessRole.SEND)
 async def ask_start(visit: CurrentVisit, campaign: str) -> Response:
-    """Show whom a launch reaches."""
+    """Show whom a launch reaches. While a run launches the campaign, lead to the page of this run."""
     await visit.run(require_launchable, visit.parts.engine, campaign)
+    launching = (await shown_launches(visit.parts.context)).get(campaign)
+    if launching is not None:
+        return visit.redirect(launch_url(campaign, "run", str(launching.run_id)), ALREADY)
     return visit.confirm(await _starting(visit, campaign, await _look(visit, campaign)))
 
 
@@ -247,7 +254,7 @@ def _digest(connection: sa.Connection, name: str) -> str:
 async def start(visit: CurrentVisit, campaign: str) -> Response:
     """Start the Prefect run that launches the campaign that the page showed."""
     shown = (await visit.form()).raw("shown")
-    await visit.run(require_launchable, visit.parts.engine, campaign)
+    await require_startable(visit.parts.context, campaign)
     view = await _look(visit, campaign)
     asked = await _starting(visit, campaign, view)
     if shown != asked.hidden["shown"]:

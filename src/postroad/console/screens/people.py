@@ -43,12 +43,13 @@ TONES = {
 
 
 @screen.get("/people", role=AccessRole.VIEW)
-async def overview(visit: CurrentVisit) -> Response:
-    """Show all audiences, and the suppressions by reason."""
+async def overview(visit: CurrentVisit, after: str | None = None) -> Response:
+    """Show the audiences, and the suppressions by reason."""
     counts = await visit.read(people.suppression_counts)
     return visit.page(
         "people.html",
-        audiences=await visit.read(people.audiences),
+        audiences=await visit.read(people.audiences, after=after),
+        first=after is None,
         suppressions=counts,
         suppression_parts=[
             (

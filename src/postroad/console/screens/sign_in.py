@@ -13,7 +13,7 @@ from fastapi.responses import RedirectResponse
 
 from postroad.console.authorise import CurrentVisit, session_cookie
 from postroad.console.confirm import FieldKind, FormField
-from postroad.console.guard import cookie_name, is_secure, own_origin
+from postroad.console.guard import cookie_name, is_from_other_site, is_secure, own_origin
 from postroad.console.oidc import CALLBACK, OidcClient, OidcRefusedError
 from postroad.console.screen import PUBLIC, Screen
 from postroad.console.visit import THEME_COOKIE, Visit, local_path
@@ -108,6 +108,10 @@ def _begin_by_password(visit: Visit, user: ConsoleUser, rehashed: str | None) ->
 @screen.get("/sign-in/link", role=PUBLIC)
 async def show_link(visit: CurrentVisit, token: str = "") -> Response:
     """Show the button of a sign-in link. A preview of the link that a mail program makes does not use it up."""
+    if is_from_other_site(visit.request):
+        # A person followed it from a mail, or a page asks for it again and again. So it is neither an attempt of the
+        # visitor nor looked up: the button, which only the visitor presses, is both.
+        return visit.page("sign_in_link.html", token=token, valid=True)
     valid = not _wait_s(visit) and await visit.read(link_is_valid, token, visit.parts.now())
     return visit.page("sign_in_link.html", status=200 if valid else 404, token=token, valid=valid)
 
@@ -140,8 +144,10 @@ def _use_link(visit: Visit, token: str) -> tuple[str, AccessRole, str] | None:
 
 @screen.get("/sign-in/oidc", role=PUBLIC)
 async def begin_oidc(visit: CurrentVisit, next: str = "/") -> Response:  # noqa: A002  (the name in the URL)
-    """Lead the user to the provider."""
+    """Lead the user to the provider. From another site, lead to the page with the link that leads to the provider."""
     client = _oidc(visit)
+    if is_from_other_site(visit.request):
+        return RedirectResponse(f"/sign-in?{urlencode({'next': local_path(next)})}", 303)
     secret = new_token()
     url = await client.authorization_url(secret, _redirect_uri(visit))
     response = RedirectResponse(url, 303)
@@ -156,10 +162,11 @@ async def begin_oidc(visit: CurrentVisit, next: str = "/") -> Response:  # noqa:
 async def finish_oidc(visit: CurrentVisit, code: str = "", state: str = "", error: str = "") -> Response:
     """Sign the user in whom the provider authenticated."""
     client = _oidc(visit)
-    if wait_s := _wait_s(visit):
-        return await _sign_in_page(visit, "/", error=f"Try again in {wait_s} s.", status=429, retry_after_s=wait_s)
     secret, _, target = visit.request.cookies.get(_oidc_cookie(visit), "").partition("|")
     try:
+        client.require_begun(secret, state)  # First: any site can cause another response, which is not counted.
+        if wait_s := _wait_s(visit):
+            return await _sign_in_page(visit, "/", error=f"Try again in {wait_s} s.", status=429, retry_after_s=wait_s)
         user, role = await _oidc_user(visit, client, secret, code="" if error else code, state=state)
     except OidcRefusedError as refused:
         log.warning("sign-in by the provider failed, from %s: %s", visit.client, refused.message)
