@@ -256,7 +256,7 @@ def test_probes_of_a_role_ask_for_its_health(name: str) -> None:
     container = container_of(name)
     assert {probe: container[probe]["httpGet"]["path"] for probe in PROBES} == SERVED_BY_ROLES
     assert {container[probe]["httpGet"]["port"] for probe in PROBES} == {"metrics"}
-    assert f'--metrics-port {ports_of(name)["metrics"]}' in " ".join(container["args"])
+    assert f"--metrics-port {ports_of(name)['metrics']}" in " ".join(container["args"])
     assert all(container[probe]["timeoutSeconds"] == 5 for probe in PROBES)
     restarted_after_s = container["livenessProbe"]["periodSeconds"] * container["livenessProbe"]["failureThreshold"]
     assert restarted_after_s == 30  # WatchdogSec of the units.
@@ -283,7 +283,10 @@ def test_probes_of_prefect_ask_for_its_health() -> None:
     health = inspect.signature(create_api_app).parameters["health_check_path"].default
     assert {server[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe")} == {f"/api{health}"}
     # The process test of the Compose file asks for the two others.
-    for container, port in ((server, ports_of("prefect-server")["http"]), (worker, ports_of("prefect-worker")["health"])):
+    for container, port in (
+        (server, ports_of("prefect-server")["http"]),
+        (worker, ports_of("prefect-worker")["health"]),
+    ):
         path = container["readinessProbe"]["httpGet"]["path"]
         assert f"127.0.0.1:{port}{path}'" in (services()[container["name"]].health_command or [""])[-1]
     # It fails while the server is unavailable, and a restart would end the runs.
