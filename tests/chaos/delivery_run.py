@@ -246,7 +246,7 @@ def _lock_database(site: Site, seconds: float) -> None:
 
 
 async def _finish(scene: DeliveryScene) -> None:
-    """Rebuild as the guide says: now, and again when the surviving workers have reported what they had in hand.
+    """Rebuild as the guide says: now, and again when the surviving workers have reported what they were sending.
 
     It waits until every touch has ended, or until the timeout.
     """

@@ -188,13 +188,12 @@ def running_upstreams(folder: Path, config: Path) -> Iterator[Upstreams]:
         for role in ("web", "console"):
             command = [sys.executable, "-m", "postroad", role, "--port", "0"]
             stack.enter_context(running(command, folder / f"{role}.log", environment))
-        ports = [
-            block_until(lambda log=folder / f"{role}.log": _port(log.read_text()), 60)  # type: ignore[misc]
-            for role in ("web", "console")
-        ]
-        yield Upstreams(*ports)
+        yield Upstreams(_port_in(folder / "web.log"), _port_in(folder / "console.log"))
 
 
-def _port(log: str) -> int | None:
-    found = re.search(r"listens at http://127\.0\.0\.1:(\d+)", log)
-    return int(found[1]) if found else None
+def _port_in(log: Path) -> int:
+    """Return the port that a log names, once it does."""
+    pattern = r"listens at http://127\.0\.0\.1:(\d+)"
+    found = block_until(lambda: re.search(pattern, log.read_text()), 60)
+    assert found is not None
+    return int(found[1])
