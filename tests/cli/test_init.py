@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -117,12 +116,13 @@ def test_a_parent_that_does_not_exist_is_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def appear_meanwhile(monkeypatch: pytest.MonkeyPatch, make: Callable[[], object]) -> None:
-    """Let another process make something after the folder was found to be empty."""
+def appear_meanwhile(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    """Make a file in a new folder, as another process may do it, after the folder was found to be empty."""
     make_folder = tempfile.mkdtemp
 
     def mkdtemp(**where: object) -> str:
-        make()
+        file.parent.mkdir()
+        file.write_text("theirs")
         return make_folder(**where)  # type: ignore[call-overload, no-any-return]
 
     monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
@@ -130,7 +130,7 @@ def appear_meanwhile(monkeypatch: pytest.MonkeyPatch, make: Callable[[], object]
 
 def test_a_folder_that_is_filled_meanwhile_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = tmp_path / "my-mail/theirs"
-    appear_meanwhile(monkeypatch, lambda: (theirs.parent.mkdir(), theirs.write_text("theirs")))
+    appear_meanwhile(monkeypatch, theirs)
     failed(postroad(tmp_path, "init", "my-mail"), 7)
     assert files_in(tmp_path) == {"my-mail/theirs": b"theirs"}
 
@@ -140,7 +140,7 @@ def test_an_empty_folder_that_is_filled_meanwhile_keeps_only_that(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = tmp_path / name
-    appear_meanwhile(monkeypatch, lambda: (theirs.parent.mkdir(), theirs.write_text("theirs")))
+    appear_meanwhile(monkeypatch, theirs)
     failed(postroad(tmp_path, "init", "."), 7)
     assert files_in(tmp_path) == {name: b"theirs"}
     assert [path.name for path in tmp_path.iterdir()] == [theirs.parent.name]

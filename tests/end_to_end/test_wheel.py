@@ -188,7 +188,7 @@ def accepting(recipients: Path) -> set[str]:
 def up(wheel: InstalledWheel, project: Path) -> Iterator[Path]:
     """Run `postroad up` in a folder. Yield its log once everything runs, and stop it by Ctrl-C."""
     log = wheel.folder / "up.log"
-    command = [wheel.programs / "postroad", "up"]
+    command = [str(wheel.programs / "postroad"), "up"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=project, env=wheel.environment, stdout=output, stderr=output)
 
