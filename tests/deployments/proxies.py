@@ -112,8 +112,13 @@ def running_proxy(name: str, folder: Path, certificates: Certificates, to: Upstr
     proxy = TlsProxy(folder, certificates)
     command = (_nginx if name == "nginx" else _caddy)(path, proxy, certificates, to)
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "XDG_DATA_HOME": str(folder / "data")}
-    with running(command, folder / "stderr.log", environment | {"XDG_CONFIG_HOME": str(folder / "config")}):
-        block_until(proxy.accepts)
+    with running(command, folder / "stderr.log", environment | {"XDG_CONFIG_HOME": str(folder / "config")}) as process:
+
+        def accepts() -> bool:
+            assert process.poll() is None, proxy.logs()
+            return proxy.accepts()
+
+        block_until(accepts)
         yield proxy
 
 

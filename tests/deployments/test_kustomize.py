@@ -14,6 +14,7 @@ import yaml
 
 from postroad.settings import Settings
 from tests.deployments.kubernetes import (
+    COMPONENT,
     COMPONENTS,
     DEPLOYMENTS,
     FOLDER,
@@ -132,11 +133,17 @@ def test_the_first_command_of_the_guide_selects_settings_and_the_migration() -> 
 
 def test_prometheus_accepts_the_configuration_of_the_guide(tmp_path: Path) -> None:
     *_, configuration = blocks_of_guide()
-    path = tmp_path / "prometheus.yaml"
-    path.write_text(yaml.safe_dump(configuration))
-    run("promtool", "check", "config", str(path))
     [job] = configuration["scrape_configs"]
-    assert {relabel.get("target_label") for relabel in job["relabel_configs"]} - {None} <= OF_PROMETHEUS
+    # Debian builds promtool without the discovery of Kubernetes.
+    assert job.pop("kubernetes_sd_configs") == [{"role": "endpoints", "namespaces": {"names": ["postroad"]}}]
+    path = tmp_path / "prometheus.yaml"
+    path.write_text(yaml.safe_dump({"scrape_configs": [{**job, "static_configs": [{"targets": ["pod:9464"]}]}]}))
+    run("promtool", "check", "config", str(path))
+    keep, service = job["relabel_configs"]
+    assert (keep["source_labels"], keep["regex"]) == (["__meta_kubernetes_service_name"], "metrics")
+    # Prometheus replaces characters that a label cannot have.
+    assert service["source_labels"] == ["__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", COMPONENT)]
+    assert service["target_label"] in OF_PROMETHEUS
 
 
 def test_workers_are_never_scaled_to_zero() -> None:
