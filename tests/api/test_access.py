@@ -24,6 +24,7 @@ EXAMPLES = {
     "address": "ada@example.org",
     "id": "1",
     "flow_run": "00000000-0000-4000-8000-000000000000",
+    "endpoint": "shop",
 }
 
 
