@@ -30,7 +30,7 @@ def test_a_key_is_printed_once_and_listed_without_its_secret(site: Site) -> None
     assert datetime.fromisoformat(made["expires_at"]) > datetime.now(UTC) + timedelta(days=89)
     [listed] = json.loads(site.run("api-key", "list", "--json").stdout)
     assert (listed["name"], listed["scope"], listed["last_used_at"]) == ("shop", "send", None)
-    secret = made["key"].rpartition("_")[2]
+    secret = made["key"].split("_", 2)[2]  # It may contain "_" itself.
     assert secret not in site.run("api-key", "list").stdout
     files = [path for path in (site.folder / ".postroad").rglob("*") if path.is_file()]
     assert not [path for path in files if secret.encode() in path.read_bytes()], "only its hash is stored"
