@@ -77,6 +77,7 @@ ROWS_OF_THE_CALLER = {
     "postroad.warmup.overflow:_move_in_steps": "a thousand touches, which were chosen before",
     "postroad.warmup.reputation:import_file": "days of one file",
     "postroad.warmup.seeds:plan_seeds": "one seed list",
+    "postroad.app.webhook_dead:resend_dead.<locals>.open_again": "at most five hundred events, chosen before",
     "postroad.app.webhooks:send_test.<locals>.keep": "one attempt",
     "postroad.app.webhooks:redeliver.<locals>.insert": "events that a person names",
     "postroad.app.webhooks:replay_events.<locals>.rewind": "one cursor",
