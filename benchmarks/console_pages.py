@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from base64 import b64encode
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +25,7 @@ from postroad.console.parts import ConsoleParts
 from postroad.console.registry import SCREENS
 from postroad.console.serve import connection_limiter, open_parts
 from postroad.settings import AccessRole, ConsoleSettings, Settings
+from postroad.settings.webhooks_out import WebhookEndpointSettings
 from postroad.store.console_access import SignIn, begin_session
 from postroad.store.engine import write
 from postroad.web.serve import serving
@@ -43,6 +45,7 @@ COMPUTED: Final[Mapping[str, str]] = {
 }
 """Pages that compute more than they read, and so are not measured, with the reason."""
 
+_SECRET: Final = f"whsec_{b64encode(bytes(32)).decode()}"
 _LINK = re.compile(r'(?:href|hx-get)="(/[^"]*)"')
 
 
@@ -64,6 +67,7 @@ async def signed_in(database_url: str, redis_url: str, state_dir: Path) -> Async
         redis_url=SecretStr(redis_url),
         database_url=SecretStr(database_url),
         console=ConsoleSettings(port=0),
+        webhooks_out={"shop": WebhookEndpointSettings(url="https://shop.example/events", secret=SecretStr(_SECRET))},
     )
     async with AsyncExitStack() as stack:
         context = await stack.enter_async_context(open_context(settings))
